@@ -1,0 +1,13 @@
+//! Decides which fault a block request meets.
+//!
+//! Pure: no clock, no files, no threads. The same script, seed and sequence of requests give the same decisions, byte
+//! for byte. The device (`vhost-blk`) asks once per request and carries out what it is told.
+#![forbid(unsafe_code)]
+
+pub mod decision;
+pub mod event;
+pub mod request;
+
+pub use decision::{Decision, Gate, GateWhen, Moves, Piece, RuleIndex, Status, UsedLen, Work};
+pub use event::Record;
+pub use request::{Arrival, Op, Request, SECTOR_BYTES};

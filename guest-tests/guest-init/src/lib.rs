@@ -1,0 +1,1 @@
+//! The guest's PID 1: sets probes, does the workload, streams the trace, powers off.

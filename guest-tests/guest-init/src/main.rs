@@ -1,0 +1,2 @@
+//! The program `guest-init`.
+fn main() {}

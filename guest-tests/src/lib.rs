@@ -1,0 +1,1 @@
+//! Runs a guest on a faulty disk and judges where its kernel and the replica part.

@@ -1,0 +1,2 @@
+//! The program `guest-tests`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The program `vhost-blk`.
+fn main() {}
