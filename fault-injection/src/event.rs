@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// One decision of one rule about one request.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// `Arrival::seq` of the request.
     pub seq: u64,
