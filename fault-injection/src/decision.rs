@@ -95,7 +95,8 @@ pub enum Work {
     /// Carried out as one.
     Whole(Piece),
     /// Carried out as several transfers. The request's status is the first of its pieces' that is not OK, in `order`;
-    /// its used length is honest about what moved, unless all pieces are OK.
+    /// its used length is honest about what moved, unless all pieces are OK. A piece that fails does not stop the
+    /// others. Where a rule replaced the status of the whole, every piece carries that status.
     Split {
         /// Who decided it.
         rule: RuleIndex,
@@ -126,9 +127,11 @@ pub struct Piece {
 pub enum Moves {
     /// All of it.
     All,
-    /// The first bytes of it, and no more. With status OK the rest is a lie, for the device's overlay to keep.
+    /// The first bytes of it, and no more. With status OK the rest is a lie, for the device's overlay to keep. Zero
+    /// bytes: nothing is done at all; so also for a flush or get_id, which has no bytes and is then answered unserved.
+    /// A discard or write_zeroes moves the whole sectors of it.
     Prefix {
-        /// Bytes, less than the piece's.
+        /// Bytes, less than the piece's (0 for a piece without bytes).
         bytes: u64,
     },
     /// None of it, although OK is answered: the lie of `lose`. Reads go on to show what was there before.

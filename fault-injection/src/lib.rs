@@ -5,9 +5,15 @@
 #![forbid(unsafe_code)]
 
 pub mod decision;
+pub mod engine;
 pub mod event;
+pub mod problem;
 pub mod request;
+pub mod script;
 
 pub use decision::{Decision, Gate, GateWhen, Moves, Piece, RuleIndex, Status, UsedLen, Work};
-pub use event::Record;
+pub use engine::{ClosedWindow, Engine, Filter, RuleCounters, Unmet};
+pub use event::{Header, Record};
+pub use problem::{Problem, Problems};
 pub use request::{Arrival, Op, Request, SECTOR_BYTES};
+pub use script::{Determinism, DeviceFacts, DeviceLimits, Loaded, Script, Source, WriteCache, explain, load, schema};
