@@ -1,0 +1,123 @@
+//! The command line. Its doc comments are the help.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Runs a guest on a disk that misbehaves, and judges where its kernel and the replica part.
+///
+/// Exit codes: 0 verdict `same` or `allowed` and findings as expected; 1 `different`, a finding not expected or an
+/// expected one that did not show; 2 bad script, scenario or arguments; 3 not judged; 4 infrastructure; 130 Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 120)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How the result on stdout is written. Progress and diagnostics go to stderr.
+    #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
+    pub format: Format,
+    /// The `vhost-blk` to start. Without it: the one beside this program.
+    #[arg(long, value_name = "PATH", global = true)]
+    pub vhost_blk: Option<PathBuf>,
+    /// The `guest-init` to put into the guest. Without it: the one beside this program.
+    #[arg(long, value_name = "PATH", global = true)]
+    pub guest_init: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List every need with its state and the command that mends it.
+    Doctor(Doctor),
+    /// Run a scenario in a guest and judge it.
+    Run(Run),
+    /// Judge the folder of a run again, with no VM.
+    Replay(Replay),
+    /// Write report.html of a run's folder again.
+    Report(Report),
+}
+
+/// Text for people, JSON for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines for people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// How the guest's instructions are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// KVM where the CPU really virtualises, else TCG.
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// QEMU's translator.
+    Tcg,
+}
+
+/// `guest-tests doctor`
+#[derive(Debug, ClapArgs)]
+pub struct Doctor {
+    /// Say what would be judged with this kernel: a series (6.1), a version, a bzImage or vmlinux, or a .deb.
+    #[arg(long, value_name = "SERIES|VERSION|PATH")]
+    pub kernel: Option<String>,
+    /// Remove what ended runs left behind.
+    #[arg(long)]
+    pub clean: bool,
+}
+
+/// `guest-tests run`
+#[derive(Debug, ClapArgs)]
+pub struct Run {
+    /// The scenario file.
+    pub scenario: PathBuf,
+    /// Folder for this run; made if need be, refused if it holds something. Without it: a new folder under `runs/`.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// The guest's kernel: a series (6.1), a version, a bzImage or vmlinux, or a .deb.
+    #[arg(long, value_name = "SERIES|VERSION|PATH", default_value = "6.1")]
+    pub kernel: String,
+    /// The replica's dialect. Without it: the table's for this kernel.
+    #[arg(long, value_name = "DIALECT")]
+    pub dialect: Option<String>,
+    /// How the guest's instructions are carried out.
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    pub accel: Accel,
+    /// Seed of the fault script. Without it: the script's own, else 0.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// End the run after this many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub time_limit: u64,
+    /// Keep the disk image as disk.img in the run's folder.
+    #[arg(long)]
+    pub keep_image: bool,
+    /// Say how long each phase took.
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// Judge with a replica that has this planted mistake, to see that it is noticed.
+    #[arg(long, value_name = "MISTAKE", hide = true)]
+    pub canary: Option<String>,
+}
+
+/// `guest-tests replay`
+#[derive(Debug, ClapArgs)]
+pub struct Replay {
+    /// Folder of one run, as `guest-tests run` left it.
+    pub run: PathBuf,
+    /// The replica's dialect. Without it: the one of the run.
+    #[arg(long, value_name = "DIALECT")]
+    pub dialect: Option<String>,
+    /// Judge with a replica that has this planted mistake.
+    #[arg(long, value_name = "MISTAKE", hide = true)]
+    pub canary: Option<String>,
+}
+
+/// `guest-tests report`
+#[derive(Debug, ClapArgs)]
+pub struct Report {
+    /// Folder of one run, as `guest-tests run` left it.
+    pub run: PathBuf,
+}

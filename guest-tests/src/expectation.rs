@@ -1,0 +1,257 @@
+//! What a scenario expects, and whether a run was that. Decides the exit code; looks at no file.
+
+use crate::failure::exit;
+use crate::verdict::{Finding, Outcome};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How often a rule has to fire: at least, at most; without the second there is no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times(pub u64, pub Option<u64>);
+
+impl Times {
+    fn holds(self, count: u64) -> bool {
+        self.0 <= count && self.1.is_none_or(|most| count <= most)
+    }
+}
+
+impl std::fmt::Display for Times {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Times(least, Some(most)) if least == most => write!(f, "{least}"),
+            Times(least, Some(most)) => write!(f, "{least} to {most}"),
+            Times(least, None) => write!(f, "{least} or more"),
+        }
+    }
+}
+
+/// One entry of `expect`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expectation {
+    /// Kernels it is for, as in [`fits`]. Without it: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<Vec<String>>,
+    /// The verdict. Without it: `same` or `allowed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Outcome>,
+    /// Kinds of findings that must show, each at least once; no other may.
+    #[serde(default)]
+    pub findings: BTreeSet<String>,
+    /// How often rules must have fired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fired: Option<BTreeMap<String, Times>>,
+}
+
+/// What is held against an expectation.
+#[derive(Clone, Debug)]
+pub struct Seen<'a> {
+    /// Verdict by the oracles alone, with its reason.
+    pub outcome: Outcome,
+    /// Why that verdict.
+    pub why: &'a str,
+    /// All findings.
+    pub findings: &'a [Finding],
+    /// Every rule of the script with how often it fired; a rule that never fired stands here with 0.
+    pub fired: &'a BTreeMap<String, u64>,
+    /// What the script's own `expect` found missing, from vhost-blk.
+    pub script_unmet: Option<&'a str>,
+}
+
+/// What becomes of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conclusion {
+    /// The verdict; `Unjudged` where nothing of the script happened and nobody expected that.
+    pub outcome: Outcome,
+    /// All is as the scenario expects.
+    pub as_expected: bool,
+    /// Exit code of the program.
+    pub exit_code: u8,
+    /// The verdict's reason, then what is not as expected.
+    pub why: String,
+}
+
+/// `pattern` is a version or the beginning of one, up to a place where a number ends: "6.1" fits "6.1.0-56-cloud-amd64",
+/// not "6.12.1".
+pub fn fits(pattern: &str, release: &str) -> bool {
+    release.strip_prefix(pattern).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// The first entry whose `kernels` fits; without one: `same` or `allowed`, and no findings.
+pub fn choose(expect: &[Expectation], release: &str) -> Expectation {
+    let for_this = |entry: &&Expectation| match &entry.kernels {
+        None => true,
+        Some(kernels) => kernels.iter().any(|pattern| fits(pattern, release)),
+    };
+    expect.iter().find(for_this).cloned().unwrap_or_default()
+}
+
+/// Holds a run against what was expected.
+pub fn conclude(expected: &Expectation, seen: &Seen<'_>) -> Conclusion {
+    let (outcome, mut why) = outcome_of(expected, seen);
+    let unexpected = unexpected_findings(expected, seen.findings);
+    let mut complaints = Vec::new();
+    complaints.extend(verdict_complaint(expected, outcome));
+    complaints.extend(unexpected.iter().map(|id| format!("the finding {id} was not expected")));
+    complaints.extend(missing_findings(expected, seen.findings));
+    complaints.extend(fired_complaints(expected, seen.fired));
+    complaints.extend(seen.script_unmet.map(|what| format!("the script's own expect is not met: {what}")));
+    for complaint in &complaints {
+        why.push_str("; ");
+        why.push_str(complaint);
+    }
+    let as_expected = complaints.is_empty();
+    let exit_code = exit_code(outcome, as_expected, !unexpected.is_empty());
+    Conclusion { outcome, as_expected, exit_code, why }
+}
+
+/// A script of which nothing happened tested nothing, unless `fired` says that this was the point.
+fn outcome_of(expected: &Expectation, seen: &Seen<'_>) -> (Outcome, String) {
+    let idle = !seen.fired.is_empty() && seen.fired.values().all(|&count| count == 0);
+    let agreed = matches!(seen.outcome, Outcome::Same | Outcome::Allowed);
+    if idle && agreed && expected.fired.is_none() {
+        let why = "no rule of the script fired, so the run shows nothing about it (say so in expect.fired where that is meant)";
+        return (Outcome::Unjudged, why.to_owned());
+    }
+    (seen.outcome, seen.why.to_owned())
+}
+
+/// A finding is a judgement even where lockstep could not be judged, so an unexpected one goes first.
+fn exit_code(outcome: Outcome, as_expected: bool, unexpected_finding: bool) -> u8 {
+    match outcome {
+        _ if unexpected_finding => exit::NOT_AS_EXPECTED,
+        Outcome::Different => exit::NOT_AS_EXPECTED,
+        Outcome::Unjudged => exit::NOT_JUDGED,
+        Outcome::Same | Outcome::Allowed if as_expected => exit::AS_EXPECTED,
+        Outcome::Same | Outcome::Allowed => exit::NOT_AS_EXPECTED,
+    }
+}
+
+fn verdict_complaint(expected: &Expectation, outcome: Outcome) -> Option<String> {
+    let met = match expected.verdict {
+        Some(wanted) => outcome == wanted,
+        None => matches!(outcome, Outcome::Same | Outcome::Allowed),
+    };
+    let wanted = expected.verdict.map_or("same or allowed".to_owned(), |wanted| wanted.to_string());
+    (!met).then(|| format!("the verdict is {outcome}, expected was {wanted}"))
+}
+
+fn unexpected_findings(expected: &Expectation, findings: &[Finding]) -> BTreeSet<String> {
+    findings.iter().map(|finding| finding.id.clone()).filter(|id| !expected.findings.contains(id)).collect()
+}
+
+fn missing_findings(expected: &Expectation, findings: &[Finding]) -> Vec<String> {
+    let shown = |id: &&String| findings.iter().any(|finding| finding.id == **id);
+    let missing = expected.findings.iter().filter(|id| !shown(id));
+    missing.map(|id| format!("the expected finding {id} did not show")).collect()
+}
+
+fn fired_complaints(expected: &Expectation, fired: &BTreeMap<String, u64>) -> Vec<String> {
+    let wanted = expected.fired.iter().flatten();
+    let count = |rule: &String| fired.get(rule).copied().unwrap_or(0);
+    wanted
+        .filter(|(rule, times)| !times.holds(count(rule)))
+        .map(|(rule, times)| format!("rule {rule} fired {} times, expected was {times}", count(rule)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fired(count: u64) -> BTreeMap<String, u64> {
+        BTreeMap::from([("w3".to_owned(), count)])
+    }
+
+    fn seen<'a>(outcome: Outcome, findings: &'a [Finding], fired: &'a BTreeMap<String, u64>) -> Seen<'a> {
+        Seen { outcome, why: "", findings, fired, script_unmet: None }
+    }
+
+    fn expecting(findings: &[&str]) -> Expectation {
+        Expectation { findings: findings.iter().map(|&id| id.to_owned()).collect(), ..Expectation::default() }
+    }
+
+    fn stale() -> Vec<Finding> {
+        vec![Finding::new("stale-data-read", "")]
+    }
+
+    #[test]
+    fn a_version_fits_up_to_where_a_number_ends() {
+        assert!(fits("6.1", "6.1.0-56-cloud-amd64"));
+        assert!(fits("6.1", "6.1"));
+        assert!(fits("6.12.107", "6.12.107+deb13-cloud-amd64"));
+        assert!(!fits("6.1", "6.12.107+deb13-cloud-amd64"));
+        assert!(!fits("6.12", "6.1.0-56-cloud-amd64"));
+    }
+
+    #[test]
+    fn the_first_entry_that_fits_counts_and_one_without_kernels_fits_all() {
+        let old = Expectation { kernels: Some(vec!["5.10".into(), "6.1".into()]), ..expecting(&["stale-data-read"]) };
+        let expect = [old.clone(), expecting(&[])];
+        assert_eq!(choose(&expect, "6.1.0-56-cloud-amd64"), old);
+        assert_eq!(choose(&expect, "6.12.107+deb13-cloud-amd64"), expecting(&[]));
+        assert_eq!(choose(&expect[..1], "7.2.13"), Expectation::default());
+    }
+
+    #[test]
+    fn exit_codes_follow_verdict_findings_and_fired() {
+        use Outcome::{Allowed, Different, Same, Unjudged};
+        let none = vec![];
+        let cases: &[(Outcome, &[Finding], &[&str], u8, bool)] = &[
+            (Same, &none, &[], 0, true),
+            (Allowed, &none, &[], 0, true),
+            (Different, &none, &[], 1, false),
+            (Unjudged, &none, &[], 3, false),
+            (Same, &stale(), &["stale-data-read"], 0, true),
+            (Same, &stale(), &[], 1, false),
+            (Same, &none, &["stale-data-read"], 1, false),
+            (Unjudged, &stale(), &[], 1, false),
+            (Unjudged, &none, &["stale-data-read"], 3, false),
+            (Different, &stale(), &["stale-data-read"], 1, false),
+        ];
+        for (outcome, findings, expected, code, as_expected) in cases {
+            let conclusion = conclude(&expecting(expected), &seen(*outcome, findings, &fired(1)));
+            assert_eq!((conclusion.exit_code, conclusion.as_expected), (*code, *as_expected), "{conclusion:?}");
+        }
+    }
+
+    #[test]
+    fn a_script_none_of_whose_rules_fired_is_unjudged_unless_fired_says_so() {
+        let idle = fired(0);
+        let conclusion = conclude(&Expectation::default(), &seen(Outcome::Same, &[], &idle));
+        assert_eq!((conclusion.outcome, conclusion.exit_code), (Outcome::Unjudged, 3));
+        let meant = Expectation { fired: Some([("w3".to_owned(), Times(0, Some(0)))].into()), ..Expectation::default() };
+        assert_eq!(conclude(&meant, &seen(Outcome::Same, &[], &idle)).exit_code, 0);
+        let no_rules = BTreeMap::new();
+        assert_eq!(conclude(&Expectation::default(), &seen(Outcome::Same, &[], &no_rules)).exit_code, 0);
+    }
+
+    #[test]
+    fn an_idle_script_does_not_hide_a_difference() {
+        let idle = fired(0);
+        let conclusion = conclude(&Expectation::default(), &seen(Outcome::Different, &[], &idle));
+        assert_eq!((conclusion.outcome, conclusion.exit_code), (Outcome::Different, 1));
+    }
+
+    #[test]
+    fn an_expected_unjudged_is_as_expected_and_still_not_judged() {
+        let expected = Expectation { verdict: Some(Outcome::Unjudged), ..Expectation::default() };
+        let conclusion = conclude(&expected, &seen(Outcome::Same, &[], &fired(0)));
+        assert_eq!((conclusion.exit_code, conclusion.as_expected), (3, true));
+    }
+
+    #[test]
+    fn a_rule_outside_its_range_fails_the_run_and_the_reason_names_it() {
+        let expected = Expectation { fired: Some([("w3".to_owned(), Times(1, Some(1)))].into()), ..Expectation::default() };
+        let conclusion = conclude(&expected, &seen(Outcome::Same, &[], &fired(2)));
+        assert_eq!(conclusion.exit_code, 1);
+        assert!(conclusion.why.contains("rule w3 fired 2 times, expected was 1"), "{}", conclusion.why);
+    }
+
+    #[test]
+    fn a_scripts_own_unmet_expect_fails_the_run() {
+        let fired = fired(1);
+        let seen = Seen { script_unmet: Some("w3 fired 1 times"), ..seen(Outcome::Same, &[], &fired) };
+        assert_eq!(conclude(&Expectation::default(), &seen).exit_code, 1);
+    }
+}

@@ -1,0 +1,48 @@
+//! What the guest's kernel says of itself.
+
+/// Beginnings of sentences by which a kernel says that something is wrong with it or with the file system. A failed data
+/// write alone is none of them: ext4 says that as a warning, and it is true.
+const COMPLAINTS: &[&str] = &[
+    "BUG:",
+    "kernel BUG at",
+    "WARNING:",
+    "Oops:",
+    "general protection fault",
+    "Kernel panic",
+    "blocked for more than",
+    "soft lockup",
+    "rcu_sched self-detected stall",
+    "EXT4-fs error",
+    "EXT4-fs (vda): failed to convert unwritten extents",
+    "potential data loss",
+    "Aborting journal",
+    "JBD2: I/O error",
+    "JBD2: Error",
+    "refcount_t:",
+    "list_add corruption",
+    "list_del corruption",
+];
+
+/// The lines of a kernel log that are complaints.
+pub fn complaints(log: &str) -> Vec<&str> {
+    let complains = |line: &&str| COMPLAINTS.iter().any(|complaint| line.contains(complaint));
+    log.lines().filter(complains).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_data_write_is_no_complaint_and_a_damaged_file_system_is() {
+        let log = "\
+[    1.2] EXT4-fs (vda): mounted filesystem with ordered data mode. Quota mode: none.
+[    2.0] blk_update_request: I/O error, dev vda, sector 35264 op 0x1:(WRITE) flags 0x4000 phys_seg 126 prio class 2
+[    2.0] EXT4-fs warning (device vda): ext4_end_bio:344: I/O error 10 writing to inode 12 starting block 4535)
+[    2.1] EXT4-fs error (device vda): ext4_lookup:1785: inode #2: comm init: deleted inode referenced: 13
+[    2.2] WARNING: CPU: 0 PID: 9 at fs/ext4/page-io.c:155 ext4_release_io_end+0xf0/0x100";
+        let found = complaints(log);
+        assert_eq!(found.len(), 2);
+        assert!(found[0].contains("EXT4-fs error") && found[1].contains("WARNING"));
+    }
+}

@@ -1,0 +1,38 @@
+//! Broken properties of the guest itself, whatever the replica says. docs/findings.md defines each.
+//!
+//! Nothing here knows the replica. The guest's own trace, the device's record and the workload's results are the only
+//! witnesses, and what one of them does not say is not guessed: a finding is a sentence that can be shown.
+
+mod content;
+mod kernel_log;
+mod writeback;
+
+pub use content::find as in_content;
+pub use kernel_log::complaints;
+pub use writeback::{Writeback, find as in_writeback};
+
+/// A bio failed, and the range it was to write was turned from unwritten to written all the same.
+pub const CONVERTED_AFTER_FAILED_WRITE: &str = "converted-after-failed-write";
+/// A read gave what a disk block held before it belonged to the file.
+pub const STALE_DATA_READ: &str = "stale-data-read";
+/// The device refused a file's data, and the file's next fsync returned 0.
+pub const ERROR_NOT_REPORTED: &str = "error-not-reported";
+/// Write and fsync succeeded, and a later read gives neither that data nor newer.
+pub const WRITTEN_DATA_LOST: &str = "written-data-lost";
+/// `e2fsck -fn` finds errors on an image that the guest has cleanly unmounted.
+pub const FILE_SYSTEM_DAMAGED: &str = "file-system-damaged";
+/// The guest's kernel logged a BUG, a WARNING, a hung task, or an error of EXT4-fs or JBD2.
+pub const KERNEL_COMPLAINT: &str = "kernel-complaint";
+/// An operation of the workload returned another errno than the scenario expects.
+pub const UNEXPECTED_RESULT: &str = "unexpected-result";
+
+/// Every kind of finding, by the id that expectations name.
+pub const KINDS: &[&str] = &[
+    CONVERTED_AFTER_FAILED_WRITE,
+    STALE_DATA_READ,
+    ERROR_NOT_REPORTED,
+    WRITTEN_DATA_LOST,
+    FILE_SYSTEM_DAMAGED,
+    KERNEL_COMPLAINT,
+    UNEXPECTED_RESULT,
+];
