@@ -2,6 +2,7 @@
 
 use crate::failure::exit;
 use crate::verdict::{Finding, Outcome};
+use guest_init::pattern::Run;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,6 +42,9 @@ pub struct Expectation {
     /// How often rules must have fired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fired: Option<BTreeMap<String, Times>>,
+    /// What files must hold on the image after the run, read on the host without the guest or the disk.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub image: BTreeMap<String, Vec<Run>>,
 }
 
 /// What is held against an expectation.
@@ -56,6 +60,8 @@ pub struct Seen<'a> {
     pub fired: &'a BTreeMap<String, u64>,
     /// What the script's own `expect` found missing, from vhost-blk.
     pub script_unmet: Option<&'a str>,
+    /// What files hold on the image; none: the file is not there.
+    pub image: &'a BTreeMap<String, Option<Vec<Run>>>,
 }
 
 /// What becomes of a run.
@@ -95,6 +101,7 @@ pub fn conclude(expected: &Expectation, seen: &Seen<'_>) -> Conclusion {
     complaints.extend(unexpected.iter().map(|id| format!("the finding {id} was not expected")));
     complaints.extend(missing_findings(expected, seen.findings));
     complaints.extend(fired_complaints(expected, seen.fired));
+    complaints.extend(image_complaints(expected, seen.image));
     complaints.extend(seen.script_unmet.map(|what| format!("the script's own expect is not met: {what}")));
     for complaint in &complaints {
         why.push_str("; ");
@@ -155,16 +162,32 @@ fn fired_complaints(expected: &Expectation, fired: &BTreeMap<String, u64>) -> Ve
         .collect()
 }
 
+fn image_complaints(expected: &Expectation, image: &BTreeMap<String, Option<Vec<Run>>>) -> Vec<String> {
+    let complaint = |(path, wanted): (&String, &Vec<Run>)| match image.get(path) {
+        None => Some(format!("the image was not looked at, so what {path} holds is not known")),
+        Some(None) => Some(format!("{path} is not on the image")),
+        Some(Some(held)) if held == wanted => None,
+        Some(Some(held)) => Some(format!("{path} on the image is {}, expected was {}", say(held), say(wanted))),
+    };
+    expected.image.iter().filter_map(complaint).collect()
+}
+
+fn say(runs: &[Run]) -> String {
+    serde_json::to_string(runs).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    static NO_IMAGE: BTreeMap<String, Option<Vec<Run>>> = BTreeMap::new();
 
     fn fired(count: u64) -> BTreeMap<String, u64> {
         BTreeMap::from([("w3".to_owned(), count)])
     }
 
     fn seen<'a>(outcome: Outcome, findings: &'a [Finding], fired: &'a BTreeMap<String, u64>) -> Seen<'a> {
-        Seen { outcome, why: "", findings, fired, script_unmet: None }
+        Seen { outcome, why: "", findings, fired, script_unmet: None, image: &NO_IMAGE }
     }
 
     fn expecting(findings: &[&str]) -> Expectation {
@@ -246,6 +269,19 @@ mod tests {
         let conclusion = conclude(&expected, &seen(Outcome::Same, &[], &fired(2)));
         assert_eq!(conclusion.exit_code, 1);
         assert!(conclusion.why.contains("rule w3 fired 2 times, expected was 1"), "{}", conclusion.why);
+    }
+
+    #[test]
+    fn the_image_must_hold_exactly_what_is_expected() {
+        use guest_init::pattern::Content;
+        let runs = |len| vec![Run { offset: 0, len, content: Content::Zero }];
+        let expected = Expectation { image: [("f".to_owned(), runs(512))].into(), ..Expectation::default() };
+        let fired = fired(1);
+        for (held, code) in [(Some(Some(512)), 0), (Some(Some(1024)), 1), (Some(None), 1), (None, 1)] {
+            let image = held.map(|held| ("f".to_owned(), held.map(runs))).into_iter().collect();
+            let seen = Seen { image: &image, ..seen(Outcome::Same, &[], &fired) };
+            assert_eq!(conclude(&expected, &seen).exit_code, code, "{held:?}");
+        }
     }
 
     #[test]

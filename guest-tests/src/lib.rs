@@ -4,14 +4,19 @@
 //! VM: `judge` makes the verdict from that folder alone, so `replay` gives the same bytes.
 
 pub mod args;
+pub mod disk;
+pub mod end_state;
 pub mod expectation;
 pub mod failure;
 pub mod findings;
 pub mod folder;
+pub mod host;
 pub mod interrupt;
 pub mod ops;
+pub mod patient;
 pub mod programs;
 pub mod report;
 pub mod scenario;
 pub mod sockets;
+pub mod space;
 pub mod verdict;

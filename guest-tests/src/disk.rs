@@ -1,0 +1,243 @@
+//! The disk of a run: a `vhost-blk` process, its control socket and its end.
+//!
+//! It is killed when the value is dropped and when this program dies, however it dies. Its front-end socket is a
+//! descriptor handed over at birth, so nobody else can connect.
+
+use crate::failure::{At, Failure};
+use crate::folder::{self, RunFolder};
+use crate::interrupt::Interrupt;
+use crate::programs::Programs;
+use crate::sockets::SocketFolder;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long an orderly end may take before it is called stuck.
+const END_LIMIT: Duration = Duration::from_secs(20);
+
+/// What the disk is to be.
+#[derive(Debug)]
+pub struct Config<'a> {
+    /// The image.
+    pub image: &'a Path,
+    /// The fault script, if there is one.
+    pub script: Option<&'a Path>,
+    /// Seed on the command line.
+    pub seed: Option<u64>,
+    /// Queues to offer.
+    pub queues: u32,
+}
+
+/// A running disk.
+#[derive(Debug)]
+pub struct Disk {
+    child: Child,
+    control_path: PathBuf,
+    control: Option<BufReader<UnixStream>>,
+    log: PathBuf,
+    next_id: u64,
+}
+
+/// How a disk ended in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskEnd {
+    /// Exit code 0.
+    Clean,
+    /// Exit code 3: the script's own `expect` was not met.
+    ExpectUnmet,
+}
+
+impl Disk {
+    /// Starts it. The descriptor is the front-end's side of the connection, for QEMU.
+    pub fn start(
+        programs: &Programs,
+        run: &RunFolder,
+        sockets: &SocketFolder,
+        config: &Config<'_>,
+    ) -> Result<(Disk, OwnedFd), Failure> {
+        let (ours, theirs) = UnixStream::pair()
+            .map_err(|error| Failure::infrastructure(format!("cannot make a socket pair: {error}"), ""))?;
+        // Only this child may inherit it: the descriptor is closed here as soon as it is started.
+        fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty()))
+            .map_err(|errno| Failure::infrastructure(format!("cannot pass a socket on: {errno}"), ""))?;
+        let log = run.file(folder::DISK_LOG);
+        let control_path = sockets.socket("control");
+        let mut command = command(programs, run, config, &control_path, &theirs);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).at("create", &log)?);
+        command.process_group(0);
+        die_with_this_thread(&mut command);
+        let child = command.spawn().at("start", &programs.vhost_blk)?;
+        drop(theirs);
+        let disk = Disk { child, control_path, control: None, log, next_id: 1 };
+        Ok((disk, ours.into()))
+    }
+
+    /// Fails if the process has ended.
+    pub fn check_alive(&mut self) -> Result<(), Failure> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(self.ended_early(status)),
+            Err(error) => Err(Failure::infrastructure(format!("cannot ask after vhost-blk: {error}"), "")),
+        }
+    }
+
+    /// Sets a mark and waits until the device has acknowledged it.
+    pub fn mark(&mut self, name: &str, interrupt: &Interrupt) -> Result<(), Failure> {
+        let answer = self.ask("mark", serde_json::json!({ "name": name }), interrupt)?;
+        match answer.get("error") {
+            Some(error) if !error.is_null() => {
+                Err(Failure::infrastructure(format!("vhost-blk refused the mark {name:?}: {error}"), ""))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn ask(&mut self, verb: &str, args: serde_json::Value, interrupt: &Interrupt) -> Result<serde_json::Value, Failure> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut request = serde_json::json!({ "id": id, "verb": verb });
+        request.as_object_mut().expect("an object").extend(args.as_object().cloned().unwrap_or_default());
+        let path = self.control_path.clone();
+        let control = self.control(interrupt)?;
+        writeln!(control.get_mut(), "{request}").at("write to", &path)?;
+        loop {
+            let mut line = String::new();
+            if control.read_line(&mut line).at("read from", &path)? == 0 {
+                return Err(Failure::infrastructure("vhost-blk closed its control socket", ""));
+            }
+            let answer: serde_json::Value = serde_json::from_str(&line).map_err(|error| {
+                Failure::infrastructure(format!("vhost-blk's control socket answered {line:?}: {error}"), "")
+            })?;
+            if answer["id"] == id {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Connects on first use; the socket appears a moment after the process.
+    fn control(&mut self, interrupt: &Interrupt) -> Result<&mut BufReader<UnixStream>, Failure> {
+        while self.control.is_none() {
+            interrupt.check()?;
+            self.check_alive()?;
+            match UnixStream::connect(&self.control_path) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(END_LIMIT)).at("set up", &self.control_path)?;
+                    self.control = Some(BufReader::new(stream));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        Ok(self.control.as_mut().expect("set above"))
+    }
+
+    /// Lets it end: it answers what it holds, flushes and writes out its records.
+    pub fn end(mut self) -> Result<DiskEnd, Failure> {
+        self.control = None;
+        let pid = Pid::from_raw(self.child.id() as i32);
+        let deadline = Instant::now() + END_LIMIT;
+        let mut told = false;
+        loop {
+            if let Some(status) = self.child.try_wait().at("wait for", "vhost-blk")? {
+                return self.ended(status);
+            }
+            if !told {
+                told = kill(pid, Signal::SIGTERM).is_ok();
+            }
+            if Instant::now() > deadline {
+                let limit = END_LIMIT.as_secs();
+                return Err(Failure::infrastructure(format!("vhost-blk did not end within {limit} s of SIGTERM"), ""));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn ended(&self, status: ExitStatus) -> Result<DiskEnd, Failure> {
+        match status.code() {
+            Some(0) => Ok(DiskEnd::Clean),
+            Some(3) => Ok(DiskEnd::ExpectUnmet),
+            _ => Err(self.ended_early(status)),
+        }
+    }
+
+    /// Its exit codes 2 and 4 come with a sentence of its own in the log.
+    fn ended_early(&self, status: ExitStatus) -> Failure {
+        let said = last_line(&self.log);
+        match (status.code(), status.signal()) {
+            (Some(2), _) => Failure::BadInput(said),
+            (Some(4), _) => Failure::infrastructure(format!("the disk failed on the host: {said}"), ""),
+            (_, Some(signal)) => {
+                Failure::infrastructure(format!("vhost-blk was killed by signal {signal}, so the run is not judged"), "")
+            }
+            _ => Failure::infrastructure(format!("vhost-blk ended too early ({status}): {said}"), ""),
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing left to do.
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn command(programs: &Programs, run: &RunFolder, config: &Config<'_>, control: &Path, socket: &UnixStream) -> Command {
+    let mut command = Command::new(&programs.vhost_blk);
+    command.arg(format!("--fd={}", socket.as_raw_fd()));
+    command.arg("--blk-file").arg(config.image);
+    command.arg("--num-queues").arg(config.queues.to_string());
+    command.arg("--trace-file").arg(run.file(folder::DEVICE_TRACE));
+    command.arg("--decisions-file").arg(run.file(folder::DECISIONS));
+    command.arg("--control-path").arg(control);
+    if let Some(script) = config.script {
+        command.arg("--faults").arg(script);
+    }
+    if let Some(seed) = config.seed {
+        command.arg("--seed").arg(seed.to_string());
+    }
+    command
+}
+
+/// Prints the device's record as the lines of device.jsonl.
+pub fn print_trace(programs: &Programs, trace: &Path) -> Result<Vec<u8>, Failure> {
+    let output = Command::new(&programs.vhost_blk).arg("trace").arg(trace).output().at("start", &programs.vhost_blk)?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::infrastructure(format!("vhost-blk cannot read its record {}: {}", trace.display(), said.trim()), ""))
+}
+
+fn last_line(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    match text.lines().rev().find(|line| !line.trim().is_empty()) {
+        Some(line) => line.to_owned(),
+        None => format!("it said nothing (see {})", log.display()),
+    }
+}
+
+/// The child gets SIGKILL when the thread that starts it ends, so that no disk outlives a killed run. A run starts its
+/// children from the main thread.
+#[allow(unsafe_code, reason = "what happens between fork and exec cannot be said in safe Rust")]
+fn die_with_this_thread(command: &mut Command) {
+    let parent = nix::unistd::getpid();
+    // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid, and building an io::Error from
+    // a number, which does not allocate.
+    unsafe {
+        command.pre_exec(move || {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // The parent may have died before the call above.
+            if nix::unistd::getppid() == parent { Ok(()) } else { Err(std::io::Error::from_raw_os_error(libc::ESRCH)) }
+        });
+    }
+}

@@ -1,0 +1,106 @@
+//! host.json: what the host saw in a run and nothing else in the folder holds.
+//!
+//! The judge reads it instead of the machine, so that judging again gives the same.
+
+use crate::failure::Failure;
+use crate::folder::{self, RunFolder};
+use guest_init::pattern::Run;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Version of the program that made the run.
+    pub guest_tests: String,
+    /// The guest's kernel; none: it never said hello.
+    pub kernel: Kernel,
+    /// `--dialect`
+    pub dialect: Option<String>,
+    /// The planted mistake, if the run is to show that one is noticed.
+    pub canary: Option<String>,
+    /// `--seed`
+    pub seed: Option<u64>,
+    /// What free blocks were filled with.
+    pub nonce: u64,
+    /// `kvm` or `tcg`.
+    pub accel: String,
+    /// How the guest's part ended.
+    pub guest_end: GuestEnd,
+    /// The workload could not be mounted, or the file system not be unmounted.
+    pub mount_errors: Vec<String>,
+    /// vhost-blk says that the script's own `expect` was not met.
+    pub script_unmet: Option<String>,
+    /// What e2fsck said; none: the file system was not cleanly unmounted, so it was not asked.
+    pub e2fsck: Option<E2fsck>,
+    /// Content of files on the image, for those that the scenario names; none: the file is not there.
+    pub image: BTreeMap<String, Option<Vec<Run>>>,
+    /// How long each stage took.
+    pub phases: Vec<Phase>,
+    /// The command that shows it again.
+    pub repeat: String,
+}
+
+/// The guest's kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// `uname -r`
+    pub release: String,
+    /// `uname -v`
+    pub build: String,
+    /// SHA-256 of the image that was booted.
+    pub image_sha256: String,
+}
+
+/// How the guest's part ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "end")]
+pub enum GuestEnd {
+    /// It did everything and powered off.
+    Done,
+    /// It went away before that: a panic, or a guest-init that could not go on.
+    Died {
+        /// While doing what.
+        why: String,
+    },
+    /// It was still at it when the time limit came.
+    TimeLimit {
+        /// The limit.
+        seconds: u64,
+    },
+}
+
+/// What `e2fsck -fn` said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct E2fsck {
+    /// Its exit code; 0 is a sound file system.
+    pub exit_code: i32,
+    /// What it printed.
+    pub text: String,
+}
+
+/// A stage of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// image, boot, workload, …
+    pub name: String,
+    /// How long it took.
+    pub took_ms: u64,
+}
+
+impl Host {
+    /// Reads it from a run's folder.
+    pub fn read(folder: &RunFolder) -> Result<Host, Failure> {
+        let text = folder.read_text(folder::HOST)?;
+        serde_json::from_str(&text).map_err(|error| {
+            Failure::BadInput(format!("{}: {error}; the folder is of another version", folder.file(folder::HOST).display()))
+        })
+    }
+
+    /// Writes it.
+    pub fn write(&self, folder: &RunFolder) -> Result<(), Failure> {
+        let mut text = serde_json::to_string_pretty(self).expect("it holds nothing that JSON cannot say");
+        text.push('\n');
+        folder.write(folder::HOST, text)
+    }
+}
