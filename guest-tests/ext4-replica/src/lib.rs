@@ -1,2 +1,26 @@
 //! A replica of ext4's shared io_end writeback path, stepped by whoever knows the stimuli. Pure.
+//!
+//! Every kernel function of the path is a resumable sequence of steps (`page_io`), a step being one access to what
+//! threads share: a count, a flag, a list, a folio's buffers, an error sequence. What steps it is a driver. Here is one,
+//! [`Lockstep`]: a guest's trace says whose step is next, and where each bio ends. It is handed stimuli and gives
+//! responses; it never sees the guest's responses, so it cannot agree by copying.
+//!
+//! What is kept of each kernel function, what is left out and why: docs/replica.md.
 #![forbid(unsafe_code)]
+
+mod assertions;
+mod block_layer;
+mod dialect;
+mod errseq;
+mod lockstep;
+mod misfit;
+mod mutation;
+mod page_io;
+mod state;
+mod survey;
+
+pub use assertions::{Assertions, Invariant, Violation};
+pub use dialect::{Dialect, DialectName, FinishErrno};
+pub use lockstep::{Lockstep, NotPredicted, Replica, Setup};
+pub use misfit::{Misfit, MisfitKind};
+pub use mutation::Mutation;

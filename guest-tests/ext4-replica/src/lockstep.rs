@@ -1,0 +1,471 @@
+//! The lockstep driver: a guest's trace says whose step is next.
+//!
+//! Each stimulus starts a kernel function on the thread it names, or lets one go on that waits. The function then runs to
+//! its end, as no other stimulus falls between. What the driver knows and the path does not is where bios begin and end
+//! ([`Survey`]), which requests they travel in ([`BlockLayer`]), and what an operation of the workload is told.
+
+use crate::block_layer::{Answered, BlockLayer, Unfit};
+use crate::dialect::Dialect;
+use crate::misfit::{Misfit, MisfitKind};
+use crate::mutation::Mutation;
+use crate::page_io::{BioWritePage, EndBio, Frame, OrFlag, Path, Put, Thread, add_to_list_vec};
+use crate::survey::{MAX_ORDER, Survey, Written};
+use std::collections::{BTreeMap, BTreeSet};
+use writeback_events::{
+    BioId, BlockOp, Errno, Ino, IoEndId, OpId, OpKind, PutBy, RequestId, RequestStatus, Response, Stimulus, Subject,
+    TaskId,
+};
+
+/// The replica, before a driver has taken hold of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Replica;
+
+/// What a lockstep run is made for.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// How the kernel behaves.
+    pub dialect: Dialect,
+    /// A planted mistake. None, save for a canary.
+    pub mutation: Option<Mutation>,
+    /// Bytes of a file system block: 1024, 2048 or 4096.
+    pub block_bytes: u32,
+    /// Worker starts, counted from 1 over the whole run, whose worker takes the list only after one more io_end has been
+    /// queued. The guest's trace shows that a worker starts, not when it takes the list; see [`Lockstep::raced`].
+    pub late_splices: BTreeSet<u32>,
+}
+
+impl Setup {
+    /// A true replica of `dialect` for a file system with 4096-byte blocks.
+    pub fn new(dialect: Dialect) -> Setup {
+        Setup { dialect, mutation: None, block_bytes: 4096, late_splices: BTreeSet::new() }
+    }
+}
+
+/// An operation whose result the replica cannot know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotPredicted {
+    /// Which one.
+    pub op: OpId,
+    /// Why it cannot know.
+    pub why: String,
+}
+
+impl Replica {
+    /// A replica to be driven in lockstep with a guest. `stimuli` are all of the trace, in order: those that
+    /// [`Lockstep::step`] is then given one by one.
+    pub fn lockstep<'a>(setup: Setup, stimuli: impl IntoIterator<Item = &'a Stimulus>) -> Lockstep {
+        let block_bytes = u64::from(setup.block_bytes).clamp(512, 4096);
+        Lockstep {
+            path: Path::new(setup.dialect, setup.mutation, block_bytes),
+            survey: Survey::read(stimuli, block_bytes),
+            block_layer: BlockLayer::new(setup.mutation == Some(Mutation::BioEndsWithFirstRequest)),
+            block_bytes,
+            dialect: setup.dialect,
+            late_splices: setup.late_splices,
+            tasks: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            raced: BTreeSet::new(),
+            ops: BTreeMap::new(),
+            doubt: None,
+            not_predicted: Vec::new(),
+            io_ends: 0,
+            bios: 0,
+            folios: 0,
+            worker_starts: 0,
+        }
+    }
+}
+
+/// A replica that follows a guest.
+#[derive(Clone, Debug)]
+pub struct Lockstep {
+    path: Path,
+    survey: Survey,
+    block_layer: BlockLayer,
+    block_bytes: u64,
+    dialect: Dialect,
+    late_splices: BTreeSet<u32>,
+    tasks: BTreeMap<TaskId, Task>,
+    /// Workers that have started and not yet come back from their first conversion.
+    workers: BTreeMap<Ino, Window>,
+    raced: BTreeSet<u32>,
+    ops: BTreeMap<OpId, Op>,
+    /// Why no fsync can be predicted any more.
+    doubt: Option<String>,
+    not_predicted: Vec<NotPredicted>,
+    io_ends: u32,
+    bios: u32,
+    folios: usize,
+    worker_starts: u32,
+}
+
+/// A guest task, as far as the path knows it.
+#[derive(Clone, Debug, Default)]
+struct Task {
+    /// The `ext4_writepages` call it is in.
+    writepages: Option<(Ino, bool)>,
+    /// `struct ext4_io_submit`: its io_end and the bio it has open.
+    io_end: Option<IoEndId>,
+    io_bio: Option<BioId>,
+    /// The conversion it is in.
+    thread: Thread,
+}
+
+/// A worker whose moment of taking the list cannot be told.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    worker: TaskId,
+    start: u32,
+    /// It has not taken the list yet.
+    waits: bool,
+    /// io_ends on the list once it had started.
+    listed: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Op {
+    task: TaskId,
+    kind: OpKind,
+    doubt: Option<String>,
+}
+
+type Stepped = Result<(), Misfit>;
+
+impl Lockstep {
+    /// What the path answers to the next stimulus. A misfit has no effect.
+    pub fn step(&mut self, stimulus: &Stimulus) -> Result<Vec<Response>, Misfit> {
+        let stepped = self.take(stimulus);
+        self.let_late_workers_go();
+        let responses = self.path.take_responses();
+        stepped.map(|()| responses)
+    }
+
+    /// Operations so far whose result the replica could not know.
+    pub fn not_predicted(&self) -> &[NotPredicted] {
+        &self.not_predicted
+    }
+
+    /// Worker starts, counted from 1, after which an io_end was queued before the worker came back from its first
+    /// conversion: in the guest it may have belonged to this round or to the next.
+    pub fn raced(&self) -> &BTreeSet<u32> {
+        &self.raced
+    }
+
+    /// Numbers of io_ends born and bios opened so far.
+    pub fn numbered(&self) -> (u32, u32) {
+        (self.io_ends, self.bios)
+    }
+
+    fn take(&mut self, stimulus: &Stimulus) -> Stepped {
+        match *stimulus {
+            Stimulus::WritepagesEnter { task, ino, sync } => self.writepages_enter(task, ino, sync),
+            Stimulus::WritepagesLeave { task, ino } => self.writepages_leave(task, ino),
+            Stimulus::InitIoEnd { task, ino, failed: true } => self.alloc_failed(task, ino),
+            Stimulus::InitIoEnd { task, ino, failed: false } => self.init_io_end(task, ino),
+            Stimulus::ExtentMapped { task, ino, lblk, len, unwritten, .. } => {
+                self.extent_mapped(task, ino, lblk, len, unwritten)
+            }
+            Stimulus::FolioSubmitted { task, ino, index, order } => self.folio_submitted(task, ino, index, order),
+            Stimulus::BioOpened { task } => self.bio_opened(task),
+            Stimulus::BioSubmitted { task, sector, bytes, sync } => self.bio_submitted(task, sector, bytes, sync),
+            Stimulus::RequestIssued { request, op, sector, sectors } => {
+                self.request_issued(request, op, sector, sectors)
+            }
+            Stimulus::RequestRequeued { request } => {
+                let requeued = self.block_layer.requeue(request);
+                requeued.map_err(|unfit| self.unfit_request(request, unfit))
+            }
+            Stimulus::RequestAnswered { request, status } => self.request_answered(request, status),
+            Stimulus::RefDropped { task, by } => self.ref_dropped(task, by),
+            Stimulus::WorkerStarts { task, ino } => self.worker_starts(task, ino),
+            Stimulus::ConversionResult { task, errno } => self.conversion_result(task, errno),
+            Stimulus::OpBegins { task, op, kind } => self.op_begins(task, op, kind),
+            Stimulus::OpEnds { op, .. } => self.op_ends(op),
+        }
+    }
+
+    fn writepages_enter(&mut self, task: TaskId, ino: Ino, sync: bool) -> Stepped {
+        if let Some((ino, _)) = self.task(task).writepages {
+            return Err(about_inode(ino, MisfitKind::AlreadyInWritepages { task, ino }));
+        }
+        self.task(task).writepages = Some((ino, sync));
+        Ok(())
+    }
+
+    fn writepages_leave(&mut self, task: TaskId, ino: Ino) -> Stepped {
+        let state = self.task(task);
+        if state.writepages.take().is_none_or(|(entered, _)| entered != ino) {
+            return Err(about_inode(ino, MisfitKind::NotInWritepages { task, ino }));
+        }
+        state.io_bio = None;
+        if let Some(io_end) = state.io_end.take() {
+            self.path.respond(Response::HeldAtLeave { io_end });
+        }
+        Ok(())
+    }
+
+    fn alloc_failed(&mut self, task: TaskId, ino: Ino) -> Stepped {
+        for op in self.ops.values_mut().filter(|op| op.task == task) {
+            op.doubt =
+                Some("an io_end could not be allocated while it ran, and what became of that is not modelled".into());
+        }
+        self.path.respond(Response::AllocFailed { ino });
+        Ok(())
+    }
+
+    fn init_io_end(&mut self, task: TaskId, ino: Ino) -> Stepped {
+        self.io_ends += 1;
+        let io_end = IoEndId(self.io_ends);
+        let state = self.task(task);
+        if let Some(held) = state.io_end {
+            return Err(about_io_end(io_end, MisfitKind::HoldsAnother { task, held }));
+        }
+        state.io_end = Some(io_end);
+        self.run(Frame::InitIoEnd { io_end, ino });
+        Ok(())
+    }
+
+    fn extent_mapped(&mut self, task: TaskId, ino: Ino, lblk: u64, len: u32, unwritten: bool) -> Stepped {
+        let io_end = self.current_of(task, ino, "the extent it has mapped")?;
+        let offset = lblk.saturating_mul(self.block_bytes);
+        let size = u64::from(len).saturating_mul(self.block_bytes);
+        if let Some(io_end) = self.path.state.io_ends.get_mut(&io_end) {
+            add_to_list_vec(&mut io_end.list_vec, offset, size);
+        }
+        if unwritten {
+            self.run(Frame::SetIoUnwrittenFlag { io_end, at: OrFlag::Read });
+        }
+        Ok(())
+    }
+
+    fn folio_submitted(&mut self, task: TaskId, ino: Ino, page: u64, order: u8) -> Stepped {
+        let written = self.survey.folios.get(self.folios).cloned().unwrap_or_default();
+        self.folios += 1;
+        let io_end = self.current_of(task, ino, "the folio it hands over")?;
+        if order > MAX_ORDER {
+            return Err(about_io_end(io_end, MisfitKind::FolioTooLarge { page, order }));
+        }
+        if self.path.state.inodes.get(&ino).is_some_and(|inode| inode.writeback.contains_key(&page)) {
+            return Err(about_io_end(io_end, MisfitKind::StillUnderWriteback { ino, page }));
+        }
+        self.no_bio_across_hole(task, io_end, page, &written)?;
+        self.run(Frame::BioWritePage { ino, page, marked: written.blocks, at: BioWritePage::MarkBuffers });
+        Ok(())
+    }
+
+    /// A buffer that needs no writing closes the open bio before any of the folio's own is added to it. Those behind the
+    /// last one written may lie past the end of the file, where nothing is closed.
+    fn no_bio_across_hole(&mut self, task: TaskId, io_end: IoEndId, page: u64, written: &Written) -> Stepped {
+        let (Some(first), Some(last)) = (written.blocks.first(), written.blocks.last()) else { return Ok(()) };
+        let first_of_folio = crate::survey::blocks_of(page, 0, self.block_bytes).start;
+        let hole = *first != first_of_folio || last - first + 1 != written.blocks.len() as u64;
+        let across = self.task(task).io_bio.filter(|bio| written.bios.contains(bio));
+        match across {
+            Some(bio) if hole && self.dialect.hole_ends_bio => {
+                Err(about_io_end(io_end, MisfitKind::BioAcrossHole { bio, page }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn bio_opened(&mut self, task: TaskId) -> Stepped {
+        self.bios += 1;
+        let bio = BioId(self.bios);
+        let io_end = self.current(task, "the bio it opens")?;
+        let state = self.task(task);
+        if let Some(open) = state.io_bio {
+            return Err(about_io_end(io_end, MisfitKind::BioStillOpen { task, open }));
+        }
+        state.io_bio = Some(bio);
+        self.run(Frame::GetIoEnd { io_end, bio });
+        Ok(())
+    }
+
+    fn bio_submitted(&mut self, task: TaskId, sector: u64, bytes: u64, sync: bool) -> Stepped {
+        let io_end = self.current(task, "the bio it submits")?;
+        let state = self.task(task);
+        let Some(bio) = state.io_bio.take() else {
+            return Err(about_io_end(io_end, MisfitKind::NoOpenBio { task }));
+        };
+        if state.writepages.is_some_and(|(_, asked)| asked != sync) {
+            return Err(about_io_end(io_end, MisfitKind::WrongSync { bio, sync }));
+        }
+        let sectors = sector..sector.saturating_add(bytes.div_ceil(512));
+        self.block_layer.submit(bio, sectors).map_err(|(kind, _)| about_io_end(io_end, kind))?;
+        let shape = self.survey.bios.get(&bio).cloned().unwrap_or_default();
+        self.run(Frame::IoSubmit { bio, sector, bytes, segments: shape.segments });
+        if shape.outside {
+            self.path.respond(Response::BioOutsideFolios { bio, io_end });
+        }
+        Ok(())
+    }
+
+    fn request_issued(&mut self, request: RequestId, op: BlockOp, sector: u64, sectors: u64) -> Stepped {
+        let issued = self.block_layer.issue(request, op, sector..sector.saturating_add(sectors));
+        issued.map_err(|unfit| self.unfit_request(request, unfit))
+    }
+
+    /// In interrupt context: every bio that ends runs `ext4_end_bio` to its end before the next one does.
+    fn request_answered(&mut self, request: RequestId, status: RequestStatus) -> Stepped {
+        let answered = self.block_layer.answer(request, status);
+        let Answered { errno, ended, other_data_failed } =
+            answered.map_err(|unfit| self.unfit_request(request, unfit))?;
+        self.path.respond(Response::RequestError { request, errno });
+        if other_data_failed && self.doubt.is_none() {
+            self.doubt = Some(format!("request {request}, which carries no file data alone, failed before it ended"));
+        }
+        for (bio, error) in ended {
+            self.end_bio(bio, error);
+        }
+        Ok(())
+    }
+
+    fn end_bio(&mut self, bio: BioId, error: Errno) {
+        if let Some(state) = self.path.state.bios.get_mut(&bio) {
+            state.status = error;
+            self.run(Frame::EndBio { bio, at: EndBio::MappingError });
+        }
+    }
+
+    fn ref_dropped(&mut self, task: TaskId, by: PutBy) -> Stepped {
+        let io_end = self.current(task, "the reference it drops")?;
+        let state = self.task(task);
+        if let Some(open) = state.io_bio {
+            return Err(about_io_end(io_end, MisfitKind::DropsWithOpenBio { task, open }));
+        }
+        state.io_end = None;
+        let mut thread = Thread::calling(match by {
+            PutBy::PutIoEnd => Frame::PutIoEnd { io_end, at: Put::DecAndTest },
+            PutBy::PutIoEndDefer => Frame::PutIoEndDefer { io_end, at: Put::DecAndTest },
+        });
+        self.path.run(&mut thread);
+        self.task(task).thread = thread;
+        Ok(())
+    }
+
+    fn worker_starts(&mut self, task: TaskId, ino: Ino) -> Stepped {
+        self.worker_starts += 1;
+        let start = self.worker_starts;
+        if !self.path.state.inodes.get(&ino).is_some_and(|inode| inode.work_pending) {
+            return Err(about_inode(ino, MisfitKind::WorkerNotQueued { ino }));
+        }
+        if !self.task(task).thread.is_done() {
+            return Err(about_inode(ino, MisfitKind::WorkerBusy { task }));
+        }
+        let mut thread = Thread::calling(Frame::EndIoRsvWork { ino });
+        let waits = self.late_splices.contains(&start);
+        if waits {
+            // The first step takes the work off the queue; the next one takes the list.
+            self.path.step(&mut thread);
+        } else {
+            self.path.run(&mut thread);
+        }
+        if !thread.is_done() {
+            self.workers.insert(ino, Window { worker: task, start, waits, listed: self.listed(ino) });
+        }
+        self.task(task).thread = thread;
+        Ok(())
+    }
+
+    /// Marks workers that an io_end was queued behind, and lets those that waited for one take the list.
+    fn let_late_workers_go(&mut self) {
+        for (ino, window) in self.workers.clone() {
+            if self.listed(ino) > window.listed {
+                self.raced.insert(window.start);
+                self.splice(ino, window);
+            }
+        }
+    }
+
+    fn listed(&self, ino: Ino) -> usize {
+        self.path.state.inodes.get(&ino).map_or(0, |inode| inode.rsv_conversion_list.len())
+    }
+
+    fn splice(&mut self, ino: Ino, window: Window) {
+        if window.waits {
+            self.run_task(window.worker);
+            self.workers.insert(ino, Window { waits: false, listed: 0, ..window });
+        }
+    }
+
+    fn conversion_result(&mut self, task: TaskId, errno: Errno) -> Stepped {
+        let window = self.workers.iter().find(|(_, window)| window.worker == task).map(|(ino, window)| (*ino, *window));
+        if let Some((ino, window)) = window {
+            self.splice(ino, window);
+            self.workers.remove(&ino);
+        }
+        if self.task(task).thread.converts().is_none() {
+            return Err(Misfit { subject: None, io_end: None, kind: MisfitKind::NoConversion { task } });
+        }
+        self.task(task).thread.conversion_returns(errno);
+        self.run_task(task);
+        Ok(())
+    }
+
+    fn op_begins(&mut self, task: TaskId, op: OpId, kind: OpKind) -> Stepped {
+        if self.ops.contains_key(&op) {
+            return Err(about_op(op, MisfitKind::OpBegunTwice { op }));
+        }
+        self.ops.insert(op, Op { task, kind, doubt: None });
+        Ok(())
+    }
+
+    fn op_ends(&mut self, op: OpId) -> Stepped {
+        let Some(Op { kind, doubt, .. }) = self.ops.remove(&op) else {
+            return Err(about_op(op, MisfitKind::OpNotBegun { op }));
+        };
+        let OpKind::Fsync { ino } = kind else { return Ok(()) };
+        let wb_err = self.path.state.inodes.entry(ino).or_default().wb_err.check_and_advance();
+        match doubt.or_else(|| self.doubt.clone()) {
+            Some(why) => self.not_predicted.push(NotPredicted { op, why }),
+            None => self.path.respond(Response::OpResult { op, errno: wb_err }),
+        }
+        Ok(())
+    }
+
+    fn task(&mut self, task: TaskId) -> &mut Task {
+        self.tasks.entry(task).or_default()
+    }
+
+    fn current(&mut self, task: TaskId, what: &'static str) -> Result<IoEndId, Misfit> {
+        let state = self.task(task);
+        let subject = state.writepages.map(|(ino, _)| Subject::Inode(ino));
+        state.io_end.ok_or(Misfit { subject, io_end: None, kind: MisfitKind::NoIoEnd { task, what } })
+    }
+
+    fn current_of(&mut self, task: TaskId, ino: Ino, what: &'static str) -> Result<IoEndId, Misfit> {
+        let io_end = self.current(task, what)?;
+        match self.path.state.io_ends.get(&io_end).map(|io_end| io_end.ino) {
+            Some(of) if of != ino => Err(about_io_end(io_end, MisfitKind::OtherInode { task, ino, io_end, of })),
+            _ => Ok(io_end),
+        }
+    }
+
+    /// Runs a function that cannot wait.
+    fn run(&mut self, frame: Frame) {
+        self.path.run(&mut Thread::calling(frame));
+    }
+
+    fn run_task(&mut self, task: TaskId) {
+        let mut thread = std::mem::take(&mut self.task(task).thread);
+        self.path.run(&mut thread);
+        self.task(task).thread = thread;
+    }
+
+    fn unfit_request(&self, request: RequestId, (kind, bio): Unfit) -> Misfit {
+        let io_end = bio.and_then(|bio| self.path.state.bios.get(&bio)).map(|bio| bio.io_end);
+        Misfit { subject: Some(Subject::Request(request)), io_end, kind }
+    }
+}
+
+fn about_io_end(io_end: IoEndId, kind: MisfitKind) -> Misfit {
+    Misfit { subject: Some(Subject::IoEnd(io_end)), io_end: Some(io_end), kind }
+}
+
+fn about_inode(ino: Ino, kind: MisfitKind) -> Misfit {
+    Misfit { subject: Some(Subject::Inode(ino)), io_end: None, kind }
+}
+
+fn about_op(op: OpId, kind: MisfitKind) -> Misfit {
+    Misfit { subject: Some(Subject::Op(op)), io_end: None, kind }
+}
