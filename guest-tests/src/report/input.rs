@@ -144,8 +144,8 @@ pub struct Expected {
     pub verdict: Option<String>,
     /// Ids of the findings; exactly these.
     pub findings: Vec<String>,
-    /// How often each rule must fire: from, to (both included).
-    pub fired: BTreeMap<String, (u64, u64)>,
+    /// How often each rule must fire: at least, at most; without the second there is no bound.
+    pub fired: BTreeMap<String, (u64, Option<u64>)>,
 }
 
 /// A stage of the run.
