@@ -74,6 +74,13 @@ pub struct Draw {
     pub value: String,
 }
 
+impl Draw {
+    /// A number as it was drawn.
+    pub fn new(purpose: Purpose, bits: u64) -> Draw {
+        Draw { purpose, value: format!("{bits:016x}") }
+    }
+}
+
 /// What a number is drawn for. Each has a stream of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

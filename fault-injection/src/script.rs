@@ -1,9 +1,15 @@
 //! A script after loading: merged, complete, with every default filled in. Nothing in it needs checking again,
 //! except what only the device can know (`check_device`).
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
+use crate::check;
+use crate::event::Key;
+use crate::parse::{Expect, parse};
 use crate::problem::{Problem, Problems};
+use crate::rule::{Action, HoldUntil, Place, Point, Rule};
 
 /// One script file.
 #[derive(Clone, Copy, Debug)]
@@ -24,32 +30,46 @@ pub struct Loaded {
 }
 
 /// The merged script.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Script {
-    device: DeviceLimits,
-    seed: Option<u64>,
+    pub(crate) name: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) seed: Option<u64>,
+    pub(crate) device: DeviceLimits,
+    pub(crate) device_places: Vec<(&'static str, Place)>,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) expect: Vec<Expect>,
 }
 
 /// What a script asks of the device; `None` leaves it to the device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DeviceLimits {
     /// Capacity to offer; at most the image's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity_sectors: Option<u64>,
     /// Most segments of a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub seg_max: Option<u32>,
     /// Most bytes of a segment.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub size_max_bytes: Option<u32>,
     /// Logical block size.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub logical_block_bytes: Option<u32>,
     /// Queues the script needs. A requirement to check: the front-end decides how many there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub queues: Option<u16>,
     /// Write cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub write_cache: Option<WriteCache>,
     /// Offer the device read-only.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub read_only: Option<bool>,
     /// Offer DISCARD.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub discard: Option<bool>,
     /// Offer WRITE_ZEROES.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub write_zeroes: Option<bool>,
 }
 
@@ -85,31 +105,31 @@ pub struct Determinism {
 
 /// Reads, merges and checks scripts, in order. All problems of all files are found in one pass; nothing is started.
 pub fn load(sources: &[Source<'_>]) -> Result<Loaded, Problems> {
-    let problem = |source: &Source<'_>| Problem {
-        file: source.name.to_string(),
-        line: 1,
-        column: 1,
-        code: "E400",
-        pointer: String::new(),
-        text: "scripts are not loaded yet".to_string(),
-        hint: None,
-    };
-    let problems: Vec<_> = sources.iter().map(problem).collect();
-    if problems.is_empty() {
-        return Ok(Loaded { script: Script { device: DeviceLimits::default(), seed: None }, warnings: Vec::new() });
+    let mut problems = Vec::new();
+    let mut drafts = Vec::new();
+    for (index, source) in sources.iter().enumerate() {
+        let (draft, found) = parse(index, source);
+        problems.extend(found);
+        drafts.push(draft);
     }
-    Err(Problems(problems))
+    let script = check::merge(drafts, &mut problems);
+    problems.sort_by_key(|(place, _)| (place.source, place.line, place.column));
+    let problems: Vec<Problem> = problems.into_iter().map(|(_, problem)| problem).collect();
+    match problems.iter().all(Problem::is_warning) {
+        true => Ok(Loaded { script, warnings: problems }),
+        false => Err(Problems(problems)),
+    }
 }
 
 impl Script {
     /// A script without rules: the device behaves.
     pub fn empty() -> Script {
-        Script { device: DeviceLimits::default(), seed: None }
+        Script::default()
     }
 
-    /// What only the device can know: ranges beyond its end, queues it does not have. E2xx and W3xx.
-    pub fn check_device(&self, _facts: &DeviceFacts) -> Vec<Problem> {
-        Vec::new()
+    /// What only the device can know: ranges beyond its end, queues it does not have. E2xx stop a start.
+    pub fn check_device(&self, facts: &DeviceFacts) -> Vec<Problem> {
+        check::against_device(self, facts)
     }
 
     /// The static limits to offer.
@@ -122,20 +142,86 @@ impl Script {
         self.seed
     }
 
-    /// The merged script as JSON with all defaults written out, for script.normalized.json. Loading it gives the same.
-    pub fn normalized(&self) -> String {
-        String::new()
+    /// The script's name.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
-    /// Whether runs with this many queues follow from the seed.
-    pub fn determinism(&self, _queues: u16) -> Determinism {
-        Determinism { deterministic: true, why: Vec::new() }
+    /// True if there is no rule: nothing will ever be decided.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// The merged script as JSON with all defaults written out, for script.normalized.json. Loading it gives the same.
+    pub fn normalized(&self) -> String {
+        let fired = |expect: &Expect| (expect.id.clone(), (expect.min, expect.max));
+        let normalized = Normalized {
+            faultscript: 1,
+            name: self.name.as_deref(),
+            description: self.description.as_deref(),
+            seed: self.seed,
+            device: &self.device,
+            rules: &self.rules,
+            expect: (!self.expect.is_empty()).then(|| Fired { fired: self.expect.iter().map(fired).collect() }),
+        };
+        let mut text = serde_json::to_string_pretty(&normalized).expect("a script is plain data with string keys");
+        text.push('\n');
+        text
+    }
+
+    /// Whether runs with this many queues follow from the seed and each queue's requests alone.
+    pub fn determinism(&self, queues: u16) -> Determinism {
+        let why: Vec<String> = self.rules.iter().filter_map(|rule| chance(rule, queues)).collect();
+        Determinism { deterministic: why.is_empty(), why }
     }
 }
 
-/// What the script does, in sentences: stages, order, defaults, who can shadow whom.
-pub fn explain(_script: &Script) -> String {
-    String::new()
+/// Why a rule's decisions may differ between two runs with the same requests in each queue.
+fn chance(rule: &Rule, queues: u16) -> Option<String> {
+    let id = &rule.id;
+    let trigger = &rule.trigger;
+    let hold = match &rule.action {
+        Action::Hold { until: HoldUntil::Point(point), .. } => Some(point),
+        _ => None,
+    };
+    let mut points = [trigger.after.as_ref(), trigger.until.as_ref(), hold].into_iter().flatten();
+    if !rule.enabled {
+        return None;
+    }
+    if points.clone().any(|point| matches!(point, Point::Ms(_))) {
+        return Some(format!("rule {id:?} has a point in ms: it follows the clock"));
+    }
+    if !rule.matches.inflight.is_open() {
+        return Some(format!("rule {id:?} matches by inflight: it follows the speed of the disk"));
+    }
+    let counts = !trigger.nth.is_empty()
+        || trigger.every.is_some()
+        || trigger.limit.is_some()
+        || trigger.key == Key::Ordinal
+        || points.next().is_some()
+        || matches!(rule.action, Action::Reorder { .. });
+    (counts && queues > 1).then(|| format!("rule {id:?} counts requests, and {queues} queues have no order among them"))
+}
+
+/// The form in which a script is written back.
+#[derive(Serialize)]
+struct Normalized<'s> {
+    faultscript: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'s str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'s str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    device: &'s DeviceLimits,
+    rules: &'s [Rule],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expect: Option<Fired>,
+}
+
+#[derive(Serialize)]
+struct Fired {
+    fired: BTreeMap<String, (u64, Option<u64>)>,
 }
 
 /// The JSON Schema (draft 2020-12) of the language.

@@ -1,0 +1,154 @@
+//! Finds the rules that can look at a request without asking each rule, and the requests no rule can look at without
+//! asking the engine.
+//!
+//! For each type the disk is cut into cells at the ends of all ranges; a cell lists the rules whose range covers it.
+//! Lookups cost one binary search, however many rules there are.
+
+use std::sync::Arc;
+
+use crate::request::{Op, Request};
+use crate::rule::{Action, HoldUntil, OPS, OpSet, Point, Rule};
+
+/// Rules by type and place. Children of splits are not in it: they never arrive.
+#[derive(Debug)]
+pub struct Index {
+    ops: [OpIndex; OPS.len()],
+}
+
+#[derive(Debug, Default)]
+struct OpIndex {
+    /// Rules without ranges, in file order.
+    everywhere: Vec<u32>,
+    /// Cell i reaches from `starts[i]` to `starts[i + 1]`.
+    starts: Vec<u64>,
+    /// Rules with a range over the cell, in file order.
+    cells: Vec<Vec<u32>>,
+}
+
+impl Index {
+    pub fn new(rules: &[Rule]) -> Index {
+        Index { ops: OPS.map(|(_, op)| OpIndex::new(rules, op)) }
+    }
+
+    /// Puts into `found` the rules that may match, in file order. The rule itself has the last word.
+    pub fn candidates(&self, request: &Request, found: &mut Vec<u32>) {
+        let of_op = &self.ops[request.op as usize];
+        found.clear();
+        found.extend_from_slice(&of_op.everywhere);
+        for cell in of_op.cells_of(request) {
+            found.extend_from_slice(cell);
+        }
+        found.sort_unstable();
+        found.dedup();
+    }
+}
+
+impl OpIndex {
+    fn new(rules: &[Rule], op: Op) -> OpIndex {
+        let of_op = || (0u32..).zip(rules).filter(|(_, rule)| arrives(rule) && rule.matches.op.has(op));
+        let everywhere = of_op().filter(|(_, rule)| rule.matches.sectors.is_empty()).map(|(i, _)| i).collect();
+        let mut starts: Vec<u64> =
+            of_op().flat_map(|(_, rule)| &rule.matches.sectors).flat_map(|r| [r.0, r.1]).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        let mut cells = vec![Vec::new(); starts.len()];
+        for (i, rule) in of_op() {
+            for &(start, end) in &rule.matches.sectors {
+                let (first, after) = (starts.partition_point(|&s| s < start), starts.partition_point(|&s| s < end));
+                cells[first..after].iter_mut().for_each(|cell: &mut Vec<u32>| cell.push(i));
+            }
+        }
+        OpIndex { everywhere, starts, cells }
+    }
+
+    fn cells_of(&self, request: &Request) -> &[Vec<u32>] {
+        let end = request.sector.saturating_add(request.sectors);
+        // The cell a request begins in starts at or before it; the first cell of all may start after it.
+        let first = self.starts.partition_point(|&start| start <= request.sector).saturating_sub(1);
+        let after = self.starts.partition_point(|&start| start < end).max(first);
+        &self.cells[first..after]
+    }
+
+    /// The ranges in which some rule looks, rising and apart.
+    fn ranges(&self) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for (ends, cell) in self.starts.windows(2).zip(&self.cells) {
+            match ranges.last_mut() {
+                _ if cell.is_empty() => {}
+                Some(last) if last.1 == ends[0] => last.1 = ends[1],
+                _ => ranges.push((ends[0], ends[1])),
+            }
+        }
+        ranges
+    }
+}
+
+fn arrives(rule: &Rule) -> bool {
+    rule.enabled && rule.matches.child_of.is_none()
+}
+
+/// Says without a lock whether a request can matter to the engine. Immutable; clones share.
+///
+/// The queue is not looked at: touches of an extent are counted over all queues, so that draws keyed by address do not
+/// depend on the queue a request came by.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// Types that matter anywhere at all.
+    some: OpSet,
+    /// Types that matter everywhere.
+    all: OpSet,
+    ranges: Arc<[Vec<(u64, u64)>; OPS.len()]>,
+}
+
+impl Filter {
+    pub(crate) fn new(rules: &[Rule], index: &Index) -> Filter {
+        let mut filter = Filter { some: OpSet::NONE, all: counted(rules), ranges: Arc::default() };
+        let ranges = OPS.map(|(_, op)| index.ops[op as usize].ranges());
+        for (_, op) in OPS {
+            let at = OpSet::of(&[op]);
+            if !index.ops[op as usize].everywhere.is_empty() {
+                filter.all = filter.all.or(at);
+            }
+            if !ranges[op as usize].is_empty() {
+                filter.some = filter.some.or(at);
+            }
+        }
+        filter.some = filter.some.or(filter.all);
+        filter.ranges = Arc::new(ranges);
+        filter
+    }
+
+    /// False: no rule, point or counter can care about this request, and the engine need not be asked.
+    #[inline]
+    pub fn may_match(&self, op: Op, sector: u64, sectors: u64, _queue: u16) -> bool {
+        self.some.has(op) && (self.all.has(op) || self.meets(op, sector, sectors))
+    }
+
+    fn meets(&self, op: Op, sector: u64, sectors: u64) -> bool {
+        let ranges = &self.ranges[op as usize];
+        let first = ranges.partition_point(|range| range.1 <= sector);
+        ranges.get(first).is_some_and(|range| range.0 < sector.saturating_add(sectors))
+    }
+}
+
+/// Types that must be counted wherever they lie, because a point speaks of them.
+fn counted(rules: &[Rule]) -> OpSet {
+    let mut ops = OpSet::NONE;
+    for rule in rules.iter().filter(|rule| rule.enabled) {
+        let hold = match &rule.action {
+            Action::Hold { until: HoldUntil::Point(point), .. } => Some(point),
+            _ => None,
+        };
+        for point in [rule.trigger.after.as_ref(), rule.trigger.until.as_ref(), hold].into_iter().flatten() {
+            ops = ops.or(match point {
+                Point::Writes(_) => OpSet::of(&[Op::Write]),
+                Point::Flushes(_) => OpSet::of(&[Op::Flush]),
+                Point::Bytes(_) => OpSet::of(&[Op::Read, Op::Write]),
+                // A trigger takes the number from `Arrival::seq`; a hold must be opened by the very request.
+                Point::Requests(_) if hold == Some(point) => OpSet::ALL,
+                Point::Requests(_) | Point::Matches(_) | Point::Ms(_) | Point::Mark(_) => OpSet::NONE,
+            });
+        }
+    }
+    ops
+}
