@@ -1,0 +1,397 @@
+//! The workload: each op is done, reported with its result, and never judged.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use guest_init::job::{Action, Errno, Job, Mount, Write};
+use guest_init::pattern::{Pattern, PatternMap, fnv1a64};
+use guest_init::protocol::{FromGuest, OpEnd, ReadBack, ToGuest};
+use nix::errno::Errno as Sys;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::mount::{MsFlags, mount, umount};
+
+use super::ctl::Ctl;
+use super::tracing::Tracer;
+use super::{Doing, Outcome, aio};
+
+const MOUNT_POINT: &str = "/mnt";
+
+/// Mounts, does all ops, unmounts. What the file system answers is reported; only a lost host is an error.
+pub fn run(ctl: &mut Ctl, job: &Job, tracer: &Tracer) -> Outcome<()> {
+    let mut workload = Workload::new(job);
+    if job.mount.is_some() {
+        tracer.remark("mount")?;
+        let errno = workload.mount().err();
+        tracer.remark("mounted")?;
+        ctl.send(&FromGuest::Mounted { errno })?;
+        if errno.is_some() {
+            return Ok(());
+        }
+    }
+    for (index, op) in (0..).zip(&job.ops) {
+        one(ctl, tracer, &mut workload, index, &op.action)?;
+    }
+    if job.mount.is_some() {
+        tracer.remark("unmount")?;
+        let errno = workload.unmount().err();
+        tracer.remark("unmounted")?;
+        ctl.send(&FromGuest::Unmounted { errno })?;
+    }
+    Ok(())
+}
+
+fn one(ctl: &mut Ctl, tracer: &Tracer, workload: &mut Workload, index: u32, action: &Action) -> Outcome<()> {
+    let op = action.name();
+    ctl.send(&FromGuest::OpBegin { index, op: op.into() })?;
+    let inode_before = workload.inode(action);
+    let start = Instant::now();
+    tracer.op_begins(index, op)?;
+    if let Action::Mark { name } = action {
+        wait_for_ack(ctl, index, name)?;
+    }
+    let result = workload.perform(action);
+    tracer.op_ended(index, result.errno)?;
+    let elapsed_us = start.elapsed().as_micros() as u64;
+    let inode = workload.inode(action).or(inode_before);
+    let read = result.data.map(|data| workload.read_back(&data));
+    ctl.send(&FromGuest::OpEnd(OpEnd {
+        index,
+        op: op.into(),
+        returned: result.returned,
+        errno: result.errno,
+        inode,
+        read,
+        elapsed_us,
+    }))
+}
+
+fn wait_for_ack(ctl: &mut Ctl, index: u32, name: &str) -> Outcome<()> {
+    ctl.send(&FromGuest::Mark { index, name: name.into() })?;
+    match ctl.receive()? {
+        ToGuest::Ack { index: acked } if acked == index => Ok(()),
+        other => {
+            Err(format!("the host said {other:?}")).doing(format!("waiting for the acknowledgement of op {index}"))
+        }
+    }
+}
+
+/// What a call gave back.
+struct Done {
+    returned: i64,
+    errno: Option<Errno>,
+    data: Option<Data>,
+}
+
+/// Bytes read, and from where.
+struct Data {
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// A call that stops at its first error, with what it had done until then.
+struct Progress {
+    bytes: u64,
+    error: Option<Errno>,
+}
+
+type Call<T> = Result<T, Errno>;
+
+fn errno(error: &io::Error) -> Errno {
+    Errno(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+fn sys<T>(result: nix::Result<T>) -> Call<T> {
+    result.map_err(|error| Errno(error as i32))
+}
+
+fn io<T>(result: io::Result<T>) -> Call<T> {
+    result.map_err(|error| errno(&error))
+}
+
+struct Workload<'a> {
+    device: &'a str,
+    mount: Option<&'a Mount>,
+    patterns: Vec<Pattern>,
+    block_bytes: u64,
+    /// Open files by path and whether with O_DIRECT.
+    open: BTreeMap<(String, bool), File>,
+}
+
+impl<'a> Workload<'a> {
+    fn new(job: &'a Job) -> Self {
+        let named = job.ops.iter().filter_map(|op| match &op.action {
+            Action::Write(write) | Action::AioWrite(write) => Some(write.pattern.as_str()),
+            Action::MmapWrite { pattern, .. } => Some(pattern),
+            _ => None,
+        });
+        let mut patterns: Vec<Pattern> = Vec::new();
+        for name in named {
+            if patterns.iter().all(|known| known.name() != name) {
+                patterns.push(Pattern::new(name));
+            }
+        }
+        Workload { device: &job.device, mount: job.mount.as_ref(), patterns, block_bytes: 4096, open: BTreeMap::new() }
+    }
+
+    fn mount(&mut self) -> Call<()> {
+        let Some(wanted) = self.mount else { return Ok(()) };
+        let (flags, data) = mount_flags(&wanted.options);
+        sys(mount(Some(self.device), MOUNT_POINT, Some(wanted.fstype.as_str()), flags, Some(data.as_str())))?;
+        self.block_bytes = sys(nix::sys::statvfs::statvfs(MOUNT_POINT))?.block_size();
+        Ok(())
+    }
+
+    fn unmount(&mut self) -> Call<()> {
+        self.open.clear();
+        sys(umount(MOUNT_POINT))
+    }
+
+    fn perform(&mut self, action: &Action) -> Done {
+        match action {
+            Action::Write(write) => match self.write(write) {
+                Ok(progress) => Done { returned: progress.bytes as i64, errno: progress.error, data: None },
+                Err(errno) => Done { returned: -1, errno: Some(errno), data: None },
+            },
+            Action::Read { path, offset, len, direct } => match self.read(path, *offset, *len, *direct) {
+                Ok((bytes, errno)) => {
+                    let data = Some(Data { offset: *offset, bytes });
+                    Done { returned: data.as_ref().map_or(0, |d| d.bytes.len() as i64), errno, data }
+                }
+                Err(errno) => Done { returned: -1, errno: Some(errno), data: None },
+            },
+            other => match self.call(other) {
+                Ok(returned) => Done { returned, errno: None, data: None },
+                Err(errno) => Done { returned: -1, errno: Some(errno), data: None },
+            },
+        }
+    }
+
+    /// The ops that are one call, or as good as one.
+    fn call(&mut self, action: &Action) -> Call<i64> {
+        match action {
+            Action::Create { path } => self.create(path)?,
+            Action::Fallocate { path, offset, len, keep_size } => {
+                let mode = if *keep_size { FallocateFlags::FALLOC_FL_KEEP_SIZE } else { FallocateFlags::empty() };
+                sys(fallocate(self.file(path, false)?, mode, *offset as i64, *len as i64))?;
+            }
+            Action::Punch { path, offset, len } => {
+                let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                sys(fallocate(self.file(path, false)?, mode, *offset as i64, *len as i64))?;
+            }
+            Action::Fsync { path } => io(self.file_or_folder(path)?.sync_all())?,
+            Action::Fdatasync { path } => io(self.file_or_folder(path)?.sync_data())?,
+            Action::Sync {} => nix::unistd::sync(),
+            Action::SyncFileRange { path, offset, len, start_only } => {
+                sync_file_range(self.file(path, false)?, *offset, *len, *start_only)?;
+            }
+            Action::Truncate { path, len } => io(self.file(path, false)?.set_len(*len))?,
+            Action::Rename { path, to } => self.rename(path, to)?,
+            Action::Unlink { path } => {
+                self.open.retain(|(open, _), _| open != path);
+                io(fs::remove_file(under(path)))?;
+            }
+            Action::Link { path, to } => io(fs::hard_link(under(path), under(to)))?,
+            Action::Mkdir { path } => io(fs::create_dir(under(path)))?,
+            Action::DropCaches {} => io(super::files::write("/proc/sys/vm/drop_caches", "3"))?,
+            Action::MmapWrite { path, offset, len, pattern, msync } => {
+                let bytes = self.bytes(pattern, *offset, *len);
+                super::aio::mmap_write(self.file(path, false)?, *offset, &bytes.bytes()[..], *msync)?;
+                return Ok(*len as i64);
+            }
+            Action::AioWrite(write) => return self.aio_write(write),
+            Action::SleepMs { ms } => thread::sleep(Duration::from_millis(*ms)),
+            Action::Remount {} => {
+                self.unmount()?;
+                self.mount()?;
+            }
+            Action::Mark { .. } | Action::Write(_) | Action::Read { .. } => {}
+        }
+        Ok(0)
+    }
+
+    fn create(&mut self, path: &str) -> Call<()> {
+        let file = io(OpenOptions::new().read(true).write(true).create_new(true).open(under(path)))?;
+        self.open.insert((path.to_owned(), false), file);
+        Ok(())
+    }
+
+    fn rename(&mut self, path: &str, to: &str) -> Call<()> {
+        io(fs::rename(under(path), under(to)))?;
+        self.open.retain(|(open, _), _| open != to);
+        for direct in [false, true] {
+            if let Some(file) = self.open.remove(&(path.to_owned(), direct)) {
+                self.open.insert((to.to_owned(), direct), file);
+            }
+        }
+        Ok(())
+    }
+
+    /// The descriptor kept for `path`, opened now if there is none.
+    fn file(&mut self, path: &str, direct: bool) -> Call<&File> {
+        let key = (path.to_owned(), direct);
+        if !self.open.contains_key(&key) {
+            let flags = if direct { libc::O_DIRECT } else { 0 };
+            let file = io(OpenOptions::new().read(true).write(true).custom_flags(flags).open(under(path)))?;
+            self.open.insert(key.clone(), file);
+        }
+        Ok(&self.open[&key])
+    }
+
+    /// Like `file`; a folder or a file on a read-only mount is opened for this once only.
+    fn file_or_folder(&mut self, path: &str) -> Call<File> {
+        match self.file(path, false) {
+            Ok(file) => io(file.try_clone()),
+            Err(Errno(libc::EISDIR | libc::EROFS)) => io(File::open(under(path))),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn write(&mut self, write: &Write) -> Call<Progress> {
+        let calls = write.calls();
+        let pattern = Pattern::new(&write.pattern);
+        let file = self.file(&write.path, write.direct)?;
+        let mut progress = Progress { bytes: 0, error: None };
+        for (offset, len) in calls {
+            let buffer = Aligned::filled(&pattern, offset, len);
+            if let Err(error) = write_all_at(file, buffer.bytes(), offset, &mut progress.bytes) {
+                progress.error = Some(error);
+                break;
+            }
+        }
+        Ok(progress)
+    }
+
+    fn aio_write(&mut self, write: &Write) -> Call<i64> {
+        let pattern = Pattern::new(&write.pattern);
+        let buffers: Vec<_> =
+            write.calls().into_iter().map(|(offset, len)| (offset, Aligned::filled(&pattern, offset, len))).collect();
+        let pieces: Vec<_> = buffers.iter().map(|(offset, buffer)| (*offset, buffer.bytes())).collect();
+        aio::write(self.file(&write.path, write.direct)?, &pieces)
+    }
+
+    fn bytes(&self, pattern: &str, offset: u64, len: u64) -> Aligned {
+        Aligned::filled(&Pattern::new(pattern), offset, len)
+    }
+
+    /// What could be read, and the error that stopped it.
+    fn read(&mut self, path: &str, offset: u64, len: Option<u64>, direct: bool) -> Call<(Vec<u8>, Option<Errno>)> {
+        let once;
+        let file = if direct {
+            self.file(path, true)?
+        } else {
+            once = self.file_or_folder(path)?;
+            &once
+        };
+        let rest = io(file.metadata())?.len().saturating_sub(offset);
+        let wanted = len.unwrap_or(rest);
+        // Direct I/O reads whole blocks, also the one behind the end of the file.
+        let mut buffer = Aligned::new(wanted as usize);
+        let mut done = 0;
+        while done < buffer.bytes().len() {
+            match file.read_at(&mut buffer.bytes_mut()[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Ok((buffer.bytes()[..done].to_vec(), Some(errno(&error)))),
+            }
+        }
+        Ok((buffer.bytes()[..done].to_vec(), None))
+    }
+
+    fn read_back(&self, data: &Data) -> ReadBack {
+        let map = PatternMap::of(&data.bytes, data.offset, &self.patterns, self.block_bytes);
+        ReadBack { fnv1a64: format!("{:016x}", fnv1a64(&data.bytes)), map }
+    }
+
+    fn inode(&self, action: &Action) -> Option<u64> {
+        let path = action.path()?;
+        let open = self.open.get(&(path.to_owned(), false)).and_then(|file| file.metadata().ok());
+        open.or_else(|| fs::symlink_metadata(under(path)).ok()).map(|meta| meta.ino())
+    }
+}
+
+fn under(path: &str) -> PathBuf {
+    Path::new(MOUNT_POINT).join(path)
+}
+
+fn write_all_at(file: &File, bytes: &[u8], offset: u64, done: &mut u64) -> Call<()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write_at(&bytes[written..], offset + written as u64) {
+            Ok(0) => return Err(Errno(libc::EIO)),
+            Ok(len) => {
+                written += len;
+                *done += len as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(errno(&error)),
+        }
+    }
+    Ok(())
+}
+
+#[allow(unsafe_code, reason = "no safe wrapper for this system call")]
+fn sync_file_range(file: &File, offset: u64, len: u64, start_only: bool) -> Call<()> {
+    use std::os::fd::AsRawFd;
+    let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let flags = libc::SYNC_FILE_RANGE_WRITE | if start_only { 0 } else { wait };
+    // SAFETY: takes numbers only; the descriptor is open while `file` lives.
+    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), offset as i64, len as i64, flags) };
+    sys(Sys::result(result).map(drop))
+}
+
+/// What `mount -o` would make flags of; the rest is for the file system.
+fn mount_flags(options: &str) -> (MsFlags, String) {
+    let mut flags = MsFlags::empty();
+    let mut data = Vec::new();
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => flags |= MsFlags::MS_RDONLY,
+            "rw" => flags -= MsFlags::MS_RDONLY,
+            "sync" => flags |= MsFlags::MS_SYNCHRONOUS,
+            "dirsync" => flags |= MsFlags::MS_DIRSYNC,
+            "noatime" => flags |= MsFlags::MS_NOATIME,
+            "nodiratime" => flags |= MsFlags::MS_NODIRATIME,
+            "strictatime" => flags |= MsFlags::MS_STRICTATIME,
+            "relatime" => flags |= MsFlags::MS_RELATIME,
+            "lazytime" => flags |= MsFlags::MS_LAZYTIME,
+            _ => data.push(option),
+        }
+    }
+    (flags, data.join(","))
+}
+
+/// Memory at a page boundary, as O_DIRECT wants it.
+struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    fn new(len: usize) -> Self {
+        const ALIGN: usize = 4096;
+        let memory = vec![0; len + ALIGN];
+        let start = memory.as_ptr().align_offset(ALIGN);
+        Aligned { memory, start, len }
+    }
+
+    fn filled(pattern: &Pattern, offset: u64, len: u64) -> Self {
+        let mut buffer = Aligned::new(len as usize);
+        pattern.fill(offset, buffer.bytes_mut());
+        buffer
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.len]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.len]
+    }
+}

@@ -1,0 +1,154 @@
+//! tracefs: probes, events, markers, and the numbers that say whether anything was lost.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use guest_init::job::{Errno, Event, Trace};
+use guest_init::protocol::{EventFormat, FromGuest, Refusal, Statistics, TRACE_PORT, Tracing};
+
+use super::ctl::{self, Ctl};
+use super::stream::Stream;
+use super::{Doing, Outcome, files};
+
+const TRACEFS: &str = "/sys/kernel/tracing";
+
+fn tracefs(path: &str) -> PathBuf {
+    Path::new(TRACEFS).join(path)
+}
+
+fn read(path: &str) -> Outcome<String> {
+    fs::read_to_string(tracefs(path)).doing(format!("reading {path} of tracefs"))
+}
+
+fn set(path: &str, value: &str) -> Outcome<()> {
+    files::write(tracefs(path), value).doing(format!("writing {value:?} to {path} of tracefs"))
+}
+
+/// Answers [`guest_init::protocol::ToGuest::Formats`].
+pub fn formats(events: &[String]) -> FromGuest {
+    let found = |event: &String| format(event).map_err(|_| event.clone());
+    let (formats, missing): (Vec<_>, Vec<_>) = events.iter().map(found).partition(Result::is_ok);
+    FromGuest::Formats {
+        formats: formats.into_iter().filter_map(Result::ok).collect(),
+        missing: missing.into_iter().filter_map(Result::err).collect(),
+    }
+}
+
+fn format(event: &str) -> Outcome<EventFormat> {
+    Ok(EventFormat { event: event.into(), text: read(&format!("events/{event}/format"))? })
+}
+
+/// Tracing from switched on to drained. Without a [`Trace`] the stream is an END frame alone.
+pub struct Tracer {
+    marker: Option<File>,
+    stream: Stream,
+}
+
+impl Tracer {
+    pub fn start(trace: Option<&Trace>, ctl: &Ctl) -> Outcome<Self> {
+        let port = ctl::port(TRACE_PORT)?;
+        let port = File::options().write(true).open(&port).doing("opening the port trace")?;
+        let Some(trace) = trace else {
+            return Ok(Tracer { marker: None, stream: Stream::start(port, &[])? });
+        };
+        let mut refused = Vec::new();
+        prepare(trace)?;
+        set_probes(trace, &mut refused)?;
+        let enabled = enable_events(&trace.events, &mut refused)?;
+        ctl.send(&FromGuest::Tracing(describe(&enabled, refused)?))?;
+        let marker = File::options().write(true).open(tracefs("trace_marker")).doing("opening trace_marker")?;
+        let stream = Stream::start(port, &per_cpu()?)?;
+        set("tracing_on", "1")?;
+        Ok(Tracer { marker: Some(marker), stream })
+    }
+
+    /// `B INDEX NAME`: the op begins.
+    pub fn op_begins(&self, index: u32, name: &str) -> Outcome<()> {
+        self.mark(&format!("B {index} {name}"))
+    }
+
+    /// `E INDEX ERRNO`: it ended; 0 without an error.
+    pub fn op_ended(&self, index: u32, errno: Option<Errno>) -> Outcome<()> {
+        self.mark(&format!("E {index} {}", errno.map_or(0, |e| e.0)))
+    }
+
+    /// `# TEXT`: a remark, not an op.
+    pub fn remark(&self, text: &str) -> Outcome<()> {
+        self.mark(&format!("# {text}"))
+    }
+
+    fn mark(&self, text: &str) -> Outcome<()> {
+        self.marker
+            .as_ref()
+            .map_or(Ok(()), |mut marker| marker.write_all(text.as_bytes()).doing("writing a trace marker"))
+    }
+
+    /// Switches tracing off, drains the buffers, and counts.
+    pub fn stop(self) -> Outcome<Statistics> {
+        let traced = self.marker.is_some();
+        if traced {
+            set("tracing_on", "0")?;
+        }
+        let end = self.stream.finish()?;
+        let (pages, bytes) = (end.pages.iter().sum(), end.bytes.iter().sum());
+        if !traced {
+            return Ok(Statistics { pages, bytes, ..Statistics::default() });
+        }
+        let stats = (0..end.pages.len()).map(|cpu| read(&format!("per_cpu/cpu{cpu}/stats")));
+        Ok(Statistics {
+            kprobe_profile: read("kprobe_profile")?,
+            per_cpu: stats.collect::<Outcome<_>>()?,
+            pages,
+            bytes,
+        })
+    }
+}
+
+fn prepare(trace: &Trace) -> Outcome<()> {
+    set("tracing_on", "0")?;
+    // Optimised kprobes drop hits of interrupts that arrive while a handler runs; kprobe_profile alone would say so.
+    files::write("/proc/sys/debug/kprobes-optimization", "0").doing("switching kprobe optimisation off")?;
+    set("trace_clock", &trace.clock)?;
+    set("buffer_size_kb", &trace.buffer_kib_per_cpu.to_string())
+}
+
+fn set_probes(trace: &Trace, refused: &mut Vec<Refusal>) -> Outcome<()> {
+    trace.probes.iter().try_for_each(|probe| {
+        let set = files::append(tracefs("kprobe_events"), &probe.line);
+        files::allow(set, probe.optional, &format!("setting the probe `{}`", probe.line), refused)
+    })
+}
+
+fn enable_events<'a>(events: &'a [Event], refused: &mut Vec<Refusal>) -> Outcome<Vec<&'a str>> {
+    let mut enabled = Vec::new();
+    for event in events {
+        let before = refused.len();
+        let folder = tracefs(&format!("events/{}", event.name));
+        let filter = event.filter.as_ref().map_or(Ok(()), |filter| files::write(folder.join("filter"), filter));
+        let enable = filter.and_then(|()| files::write(folder.join("enable"), "1"));
+        files::allow(enable, event.optional, &format!("enabling the event {}", event.name), refused)?;
+        if refused.len() == before {
+            enabled.push(event.name.as_str());
+        }
+    }
+    Ok(enabled)
+}
+
+fn describe(enabled: &[&str], refused: Vec<Refusal>) -> Outcome<Tracing> {
+    let clocks = read("trace_clock")?;
+    let clock = clocks.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("", |(clock, _)| clock);
+    Ok(Tracing {
+        formats: enabled.iter().copied().chain(["ftrace/print"]).map(format).collect::<Outcome<_>>()?,
+        header_page: read("events/header_page")?,
+        header_event: read("events/header_event")?,
+        clock: clock.into(),
+        refused,
+    })
+}
+
+/// The folders of all possible CPUs, in order.
+fn per_cpu() -> Outcome<Vec<PathBuf>> {
+    let folder = |cpu: u32| tracefs(&format!("per_cpu/cpu{cpu}"));
+    Ok((0..).map(folder).take_while(|folder| folder.exists()).collect())
+}
