@@ -1,0 +1,138 @@
+//! The kernels kept on this machine.
+//!
+//! `kernels/NAME/` holds one kernel with `kernel.json`, its description with paths relative to the folder. A folder is
+//! filled under another name and renamed; a lock keeps two runs from filling at once.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{Kernel, KernelSpec, apt, deb_fields, describe, row_of, unpack_deb};
+use crate::disk::sha256;
+use crate::error::{Doing, Error};
+
+/// Where kernels are kept if nothing else is said: `guest-tests` under the user's cache folder.
+#[must_use]
+pub fn default_cache() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    base.unwrap_or_else(std::env::temp_dir).join("guest-tests")
+}
+
+pub fn cached(spec: &KernelSpec, cache: &Path) -> Result<Option<Kernel>, Error> {
+    read(&entry(spec, cache)?)
+}
+
+pub fn obtain(spec: &KernelSpec, cache: &Path) -> Result<Kernel, Error> {
+    let entry = entry(spec, cache)?;
+    if let Some(kernel) = read(&entry)? {
+        return Ok(kernel);
+    }
+    let _lock = lock(cache)?;
+    // Another run may have filled it while this one waited.
+    if let Some(kernel) = read(&entry)? {
+        return Ok(kernel);
+    }
+    remove_half_filled(cache);
+    let filling = tempfile::Builder::new().prefix("filling-").tempdir_in(cache);
+    let filling = filling.doing(|| format!("creating a folder in {}", cache.display()))?;
+    let kernel = fill(spec, filling.path())?;
+    write(&kernel, filling.path())?;
+    // Kept from here on: a rename moves it away from the guard that would delete it.
+    let filled = filling.keep();
+    let place = || format!("moving the kernel to {}", entry.display());
+    fs::create_dir_all(entry.parent().unwrap_or(cache)).doing(place)?;
+    fs::rename(&filled, &entry).doing(place)?;
+    read(&entry)?.ok_or_else(|| Error::BadKernel { path: entry.clone(), why: "it was filled and is empty".into() })
+}
+
+/// What a kill left behind. Only called with the lock held: nobody else is filling.
+fn remove_half_filled(cache: &Path) {
+    let Ok(entries) = fs::read_dir(cache) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        if entry.file_name().to_string_lossy().starts_with("filling-") {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A stock kernel is kept by its name, a kernel of one's own by its content: it may be rebuilt at any time.
+fn entry(spec: &KernelSpec, cache: &Path) -> Result<PathBuf, Error> {
+    let name = match spec {
+        KernelSpec::Series(name) | KernelSpec::Release(name) => name.clone(),
+        KernelSpec::Path(path) => {
+            let path = path.canonicalize().doing(|| format!("looking for the kernel {}", path.display()))?;
+            let image = super::find_image(&path, spec)?;
+            format!("own-{}", &sha256(&image)?[..16])
+        }
+    };
+    Ok(cache.join("kernels").join(name))
+}
+
+fn lock(cache: &Path) -> Result<Flock<File>, Error> {
+    fs::create_dir_all(cache).doing(|| format!("creating the cache folder {}", cache.display()))?;
+    let path = cache.join("lock");
+    let doing = || format!("locking {}", path.display());
+    let file = File::options().create(true).truncate(false).write(true).open(&path).doing(doing)?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| std::io::Error::from(error)).doing(doing)
+}
+
+fn fill(spec: &KernelSpec, folder: &Path) -> Result<Kernel, Error> {
+    let tree = folder.join("tree");
+    match spec {
+        KernelSpec::Path(path) if path.extension().is_some_and(|extension| extension == "deb") => {
+            unpack_deb(path, &tree)?;
+            let (package, version) = deb_fields(path)?;
+            Ok(Kernel { package: Some(package), version: Some(version), ..describe(&tree, folder, spec)? })
+        }
+        KernelSpec::Path(path) => {
+            let path = path.canonicalize().doing(|| format!("looking for the kernel {}", path.display()))?;
+            describe(&path, folder, spec)
+        }
+        KernelSpec::Series(name) | KernelSpec::Release(name) => {
+            let row = row_of(spec, name)?;
+            let pattern = match spec {
+                KernelSpec::Release(release) => format!("linux-image-{release}"),
+                _ => row.package.clone(),
+            };
+            let debs = apt::download(&row, &pattern, spec, folder)?;
+            debs.iter().try_for_each(|deb| unpack_deb(deb, &tree))?;
+            let (package, version) = deb_fields(&debs[0])?;
+            debs.iter().try_for_each(|deb| fs::remove_file(deb).doing(|| format!("removing {}", deb.display())))?;
+            Ok(Kernel { package: Some(package), version: Some(version), ..describe(&tree, folder, spec)? })
+        }
+    }
+}
+
+const DESCRIPTION: &str = "kernel.json";
+
+/// Paths inside the folder are kept relative, for the folder is about to be renamed.
+fn write(kernel: &Kernel, folder: &Path) -> Result<(), Error> {
+    let relative = map_paths(kernel, |path| path.strip_prefix(folder).map_or_else(|_| path.to_owned(), Path::to_owned));
+    let text = serde_json::to_vec_pretty(&relative).expect("a kernel's description has only strings");
+    let path = folder.join(DESCRIPTION);
+    fs::write(&path, text).doing(|| format!("writing {}", path.display()))
+}
+
+fn read(entry: &Path) -> Result<Option<Kernel>, Error> {
+    let path = entry.join(DESCRIPTION);
+    let text = match fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.doing(|| format!("reading {}", path.display()))?,
+    };
+    let bad =
+        |error: serde_json::Error| Error::BadKernel { path: path.clone(), why: format!("{error}; remove its folder") };
+    let kernel: Kernel = serde_json::from_slice(&text).map_err(bad)?;
+    Ok(Some(map_paths(&kernel, |path| entry.join(path))))
+}
+
+fn map_paths(kernel: &Kernel, map: impl Fn(&Path) -> PathBuf) -> Kernel {
+    let mut mapped = kernel.clone();
+    mapped.image = map(&kernel.image);
+    mapped.vmlinux = map(&kernel.vmlinux);
+    for module in &mut mapped.modules {
+        module.path = map(&module.path);
+    }
+    mapped
+}
