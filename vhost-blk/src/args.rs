@@ -1,0 +1,163 @@
+//! The command line. Nothing else lives here; the doc comments are the help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A virtio disk that misbehaves on purpose: serves a raw image over vhost-user-blk and carries out fault scripts.
+///
+/// Exit codes: 0 ended cleanly; 2 bad arguments, script or image, nothing was started; 3 an `expect` of the script was
+/// not met; 4 the host failed (image I/O error, socket, lock).
+#[derive(Debug, Parser)]
+#[command(name = "vhost-blk", version, args_conflicts_with_subcommands = true)]
+pub struct CommandLine {
+    /// Something else than serving a disk.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to serve.
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// Serving a disk: QEMU's conventions for vhost-user backend programs, and ours beside them.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Serve {
+    /// Listen on this Unix socket. A stale one is taken over.
+    #[arg(long, value_name = "PATH", conflicts_with = "fd")]
+    pub socket_path: Option<PathBuf>,
+    /// Serve this inherited descriptor: a connected or a listening Unix socket.
+    #[arg(long, value_name = "N")]
+    pub fd: Option<i32>,
+    /// The raw image (regular file or block device).
+    #[arg(long, value_name = "PATH")]
+    pub blk_file: Option<PathBuf>,
+    /// Offer the disk read-only.
+    #[arg(long)]
+    pub read_only: bool,
+    /// Print what this program can do, as one JSON object, and end.
+    #[arg(long)]
+    pub print_capabilities: bool,
+    /// Fault script; may be given several times, rules keep their order.
+    #[arg(long, value_name = "FILE")]
+    pub faults: Vec<PathBuf>,
+    /// Root of all randomness; the script's own seed otherwise, else 0.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Queues to offer. One costs nothing until the guest enables it.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub num_queues: u16,
+    /// What GET_ID answers (at most 20 bytes).
+    #[arg(long, value_name = "TEXT", default_value = "vhost-blk")]
+    pub serial: String,
+    /// Open the image with O_DIRECT.
+    #[arg(long)]
+    pub direct: bool,
+    /// End when the first front-end leaves.
+    #[arg(long)]
+    pub once: bool,
+    /// Serve the image's bytes even if they look like qcow2, VHDX or VMDK.
+    #[arg(long)]
+    pub raw: bool,
+    /// Write the device record here; `vhost-blk trace PATH` prints it.
+    #[arg(long, value_name = "PATH")]
+    pub trace_file: Option<PathBuf>,
+    /// Write every decision of the script here, as JSON lines.
+    #[arg(long, value_name = "PATH")]
+    pub decisions_file: Option<PathBuf>,
+    /// Force the outcomes recorded in a decisions file.
+    #[arg(long, value_name = "DECISIONS")]
+    pub replay: Option<PathBuf>,
+    /// Keep a list of the lies here (data kept beside the image); `vhost-blk overlay list PATH` prints it.
+    #[arg(long, value_name = "PATH")]
+    pub overlay_file: Option<PathBuf>,
+    /// Listen for `vhost-blk ctl` on this Unix socket.
+    #[arg(long, value_name = "PATH")]
+    pub control_path: Option<PathBuf>,
+}
+
+/// Everything that is not serving a disk.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Fault scripts: check them, explain them, print their schema.
+    #[command(subcommand)]
+    Script(ScriptCommand),
+    /// Talk to a serving device by its control socket.
+    Ctl {
+        /// The device's --control-path.
+        socket: PathBuf,
+        /// What to do.
+        #[command(subcommand)]
+        verb: Verb,
+    },
+    /// Lies kept beside the image.
+    #[command(subcommand)]
+    Overlay(OverlayCommand),
+    /// Print a device record as JSON lines.
+    Trace {
+        /// A file written by --trace-file.
+        file: PathBuf,
+    },
+}
+
+/// `vhost-blk script`
+#[derive(Clone, Debug, Subcommand)]
+pub enum ScriptCommand {
+    /// Print every problem; exit code 2 if there is one.
+    Check {
+        /// Scripts, in the order in which they would be given to --faults.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Warnings count as errors.
+        #[arg(long)]
+        strict: bool,
+        /// Check sector ranges and limits against this image too.
+        #[arg(long, value_name = "PATH")]
+        blk_file: Option<PathBuf>,
+        /// Queues the device would offer.
+        #[arg(long, value_name = "N", default_value_t = 16)]
+        num_queues: u16,
+    },
+    /// Say what each rule does, stage by stage.
+    Explain {
+        /// Scripts, in order.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Print the merged script with all defaults written out.
+    Normalize {
+        /// Scripts, in order.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Print the JSON schema of the language.
+    Schema,
+}
+
+/// `vhost-blk overlay`
+#[derive(Clone, Debug, Subcommand)]
+pub enum OverlayCommand {
+    /// Print the sectors whose content is still a lie, as JSON lines.
+    List {
+        /// A file written by --overlay-file.
+        file: PathBuf,
+    },
+}
+
+/// A verb of the control socket.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// What the device is doing: session, requests held, lies, host error.
+    Status,
+    /// Set the mark NAME: points of the script that wait for it are reached.
+    Mark {
+        /// The mark.
+        name: String,
+    },
+    /// Let go the requests that the rule RULE holds.
+    Release {
+        /// The rule's id.
+        rule: String,
+    },
+    /// How often each rule matched and fired, and how many requests came.
+    Counters,
+}

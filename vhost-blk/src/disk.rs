@@ -1,0 +1,304 @@
+//! The image: a raw file or a block device, locked against a second writer.
+//!
+//! It holds what the device claims is on media, and nothing else. Every failure of the host here is a `HostError`: the
+//! guest is told IOERR, the first one is remembered, and the run ends with exit code 4. None of them is a finding.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use fault_injection::SECTOR_BYTES;
+use nix::fcntl::{FallocateFlags, FcntlArg, fallocate, fcntl};
+
+use crate::error::ImageError;
+
+/// Zeroes are written in steps of this many bytes where the file system cannot do it by itself.
+const ZERO_STEP: usize = 1 << 20;
+
+/// What O_DIRECT may ask of addresses, offsets and lengths, at most.
+pub const DIRECT_ALIGN: usize = 4096;
+
+/// An I/O error of the host's own making.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize)]
+#[error("host I/O error: {what} of {bytes} bytes at byte {offset} of {path}: {why}")]
+pub struct HostError {
+    /// The image.
+    pub path: PathBuf,
+    /// Which call.
+    pub what: &'static str,
+    /// Where in the image.
+    pub offset: u64,
+    /// How much.
+    pub bytes: u64,
+    /// What the host said.
+    pub why: String,
+}
+
+/// How an image is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DiskOptions {
+    /// No writing, and a shared lock.
+    pub read_only: bool,
+    /// O_DIRECT.
+    pub direct: bool,
+    /// Do not look at the first bytes.
+    pub raw: bool,
+}
+
+/// What becomes of the space under zeroes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zeroing {
+    /// Given back to the host.
+    Deallocate,
+    /// Kept allocated.
+    Keep,
+}
+
+/// An open image.
+#[derive(Debug)]
+pub struct Disk {
+    file: File,
+    /// The same file through O_DIRECT; takes what is aligned.
+    direct: Option<File>,
+    path: PathBuf,
+    bytes: u64,
+    direct_bytes: u64,
+    regular: bool,
+    first_error: OnceLock<HostError>,
+}
+
+impl Disk {
+    /// Opens, recognises and locks an image.
+    pub fn open(path: &Path, options: DiskOptions) -> Result<Disk, ImageError> {
+        let open_error = |source| ImageError::Open { path: path.to_path_buf(), source };
+        let mut how = OpenOptions::new();
+        how.read(true).write(!options.read_only);
+        let file = how.open(path).map_err(open_error)?;
+        let kind = file.metadata().map_err(open_error)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(ImageError::Kind { path: path.to_path_buf() });
+        }
+        lock(&file, options.read_only).map_err(|errno| match errno {
+            nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES => ImageError::Locked { path: path.to_path_buf() },
+            other => open_error(other.into()),
+        })?;
+        let bytes = length(&file).map_err(open_error)? / SECTOR_BYTES * SECTOR_BYTES;
+        if bytes == 0 {
+            return Err(ImageError::Empty { path: path.to_path_buf() });
+        }
+        if !options.raw {
+            refuse_other_formats(&file, path).map_err(open_error)??;
+        }
+        let direct = match options.direct {
+            true => Some(how.custom_flags(libc::O_DIRECT).open(path).map_err(open_error)?),
+            false => None,
+        };
+        let direct_bytes = direct.as_ref().map_or(SECTOR_BYTES, direct_unit);
+        let path = path.to_path_buf();
+        Ok(Disk { file, direct, path, bytes, direct_bytes, regular: kind.is_file(), first_error: OnceLock::new() })
+    }
+
+    /// Whole sectors in the image.
+    pub fn capacity_sectors(&self) -> u64 {
+        self.bytes / SECTOR_BYTES
+    }
+
+    /// The image.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The smallest unit O_DIRECT takes here; 512 without --direct.
+    pub fn direct_bytes(&self) -> u64 {
+        self.direct_bytes
+    }
+
+    /// The first host error, if there was one.
+    pub fn first_error(&self) -> Option<&HostError> {
+        self.first_error.get()
+    }
+
+    /// Remembers a host error that was met elsewhere.
+    pub fn remember(&self, error: &HostError) {
+        let _ = self.first_error.set(error.clone());
+    }
+
+    /// Reads exactly `buf`.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), HostError> {
+        let bytes = buf.len();
+        let result = self.for_transfer(offset, buf).read_exact_at(buf, offset);
+        result.map_err(|error| self.host_error("read", offset, bytes as u64, &error))
+    }
+
+    /// Writes exactly `buf`. An image that was truncated under us is not made whole again: that would hide it.
+    pub fn write_at(&self, buf: &[u8], offset: u64) -> Result<(), HostError> {
+        let result = self.still_whole().and_then(|()| self.for_transfer(offset, buf).write_all_at(buf, offset));
+        result.map_err(|error| self.host_error("write", offset, buf.len() as u64, &error))
+    }
+
+    /// Makes what was written durable.
+    pub fn flush(&self) -> Result<(), HostError> {
+        let result = self.still_whole().and_then(|()| self.file.sync_data());
+        result.map_err(|error| self.host_error("fdatasync", 0, 0, &error))
+    }
+
+    /// Makes a range read as zeroes.
+    pub fn zero(&self, offset: u64, bytes: u64, zeroing: Zeroing) -> Result<(), HostError> {
+        let result = self.still_whole().and_then(|()| self.try_zero(offset, bytes, zeroing));
+        result.map_err(|error| self.host_error("zeroing", offset, bytes, &error))
+    }
+
+    fn try_zero(&self, offset: u64, bytes: u64, zeroing: Zeroing) -> io::Result<()> {
+        let how = match zeroing {
+            Zeroing::Deallocate => FallocateFlags::FALLOC_FL_PUNCH_HOLE,
+            Zeroing::Keep => FallocateFlags::FALLOC_FL_ZERO_RANGE,
+        } | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match fallocate(&self.file, how, offset.cast_signed(), bytes.cast_signed()) {
+            Ok(()) => Ok(()),
+            Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENODEV | nix::errno::Errno::ENOSYS) => {
+                self.write_zeroes(offset, bytes)
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn write_zeroes(&self, mut offset: u64, mut bytes: u64) -> io::Result<()> {
+        let zeroes = vec![0; ZERO_STEP.min(usize::try_from(bytes).unwrap_or(ZERO_STEP))];
+        while bytes > 0 {
+            let step = bytes.min(zeroes.len() as u64);
+            self.file.write_all_at(&zeroes[..step as usize], offset)?;
+            offset += step;
+            bytes -= step;
+        }
+        Ok(())
+    }
+
+    /// O_DIRECT where it can be, the page cache where an odd length (a fault's) forbids it. Linux keeps both coherent.
+    fn for_transfer(&self, offset: u64, buf: &[u8]) -> &File {
+        let odd = |n: u64| !n.is_multiple_of(self.direct_bytes);
+        match &self.direct {
+            Some(direct) if !odd(offset) && !odd(buf.len() as u64) && (buf.as_ptr() as usize).is_multiple_of(DIRECT_ALIGN) => {
+                direct
+            }
+            _ => &self.file,
+        }
+    }
+
+    fn still_whole(&self) -> io::Result<()> {
+        if !self.regular || self.file.metadata()?.len() >= self.bytes {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the image was truncated while it was served"))
+    }
+
+    fn host_error(&self, what: &'static str, offset: u64, bytes: u64, error: &io::Error) -> HostError {
+        let host_error = HostError { path: self.path.clone(), what, offset, bytes, why: error.to_string() };
+        self.remember(&host_error);
+        host_error
+    }
+}
+
+/// Over the whole file, and tied to the open file, so that it ends with us however we end. QEMU's own locks on raw
+/// images are of the same kind and conflict with it.
+fn lock(file: &File, shared: bool) -> nix::Result<()> {
+    let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
+    let whole = libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&whole)).map(drop)
+}
+
+/// A block device's metadata says nothing of its size; its end does.
+fn length(mut file: &File) -> io::Result<u64> {
+    use std::io::Seek;
+    file.seek(io::SeekFrom::End(0))
+}
+
+fn refuse_other_formats(file: &File, path: &Path) -> io::Result<Result<(), ImageError>> {
+    let mut start = [0; 512];
+    file.read_exact_at(&mut start, 0)?;
+    Ok(match format_of(&start) {
+        Some(format) => Err(ImageError::Format { path: path.to_path_buf(), format }),
+        None => Ok(()),
+    })
+}
+
+/// By the magic of each format's own specification.
+fn format_of(start: &[u8]) -> Option<&'static str> {
+    let magics: [(&[u8], &str); 5] = [
+        (b"QFI\xfb", "qcow2"),
+        (b"vhdxfile", "VHDX"),
+        (b"KDMV", "VMDK"),
+        (b"COWD", "VMDK"),
+        (b"# Disk DescriptorFile", "VMDK"),
+    ];
+    magics.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name)
+}
+
+/// 512 if a sector can be read by itself, else what every disk can do.
+fn direct_unit(direct: &File) -> u64 {
+    let mut room = vec![0; 2 * DIRECT_ALIGN];
+    let start = room.as_ptr().align_offset(DIRECT_ALIGN);
+    match direct.read_at(&mut room[start..start + SECTOR_BYTES as usize], 0) {
+        Ok(_) => SECTOR_BYTES,
+        Err(_) => DIRECT_ALIGN as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(content: &[u8]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), content).expect("its content");
+        file
+    }
+
+    #[test]
+    fn refuses_each_format_that_is_not_raw_and_names_the_remedy() {
+        for (magic, name) in [(&b"QFI\xfb"[..], "qcow2"), (b"vhdxfile", "VHDX"), (b"KDMV", "VMDK")] {
+            let mut content = vec![0; 1024];
+            content[..magic.len()].copy_from_slice(magic);
+            let file = image(&content);
+            let error = Disk::open(file.path(), DiskOptions::default()).expect_err("refused").to_string();
+            assert!(error.contains(name) && error.contains("qemu-img convert -O raw"), "{error}");
+            Disk::open(file.path(), DiskOptions { raw: true, ..Default::default() }).expect("--raw serves it");
+        }
+    }
+
+    #[test]
+    fn a_second_writer_is_refused_and_two_readers_are_not() {
+        let file = image(&[0; 4096]);
+        let reading = DiskOptions { read_only: true, ..Default::default() };
+        let first = Disk::open(file.path(), DiskOptions::default()).expect("the first");
+        assert!(matches!(Disk::open(file.path(), DiskOptions::default()), Err(ImageError::Locked { .. })));
+        assert!(matches!(Disk::open(file.path(), reading), Err(ImageError::Locked { .. })));
+        drop(first);
+        let _one = Disk::open(file.path(), reading).expect("a reader");
+        let _two = Disk::open(file.path(), reading).expect("another reader");
+    }
+
+    #[test]
+    fn zeroing_touches_its_range_and_no_byte_beside_it() {
+        for zeroing in [Zeroing::Deallocate, Zeroing::Keep] {
+            let file = image(&[7; 8192]);
+            let disk = Disk::open(file.path(), DiskOptions::default()).expect("opens");
+            disk.zero(512, 1024, zeroing).expect("zeroed");
+            let mut expected = vec![7; 8192];
+            expected[512..1536].fill(0);
+            assert_eq!(std::fs::read(file.path()).expect("read"), expected);
+        }
+    }
+
+    #[test]
+    fn a_truncated_image_is_a_host_error_and_is_not_grown_again() {
+        let file = image(&[7; 8192]);
+        let disk = Disk::open(file.path(), DiskOptions::default()).expect("opens");
+        file.as_file().set_len(4096).expect("truncated");
+        assert!(disk.write_at(&[1; 512], 6144).is_err());
+        assert!(disk.read_at(&mut [0; 512], 6144).is_err());
+        assert_eq!(file.as_file().metadata().expect("metadata").len(), 4096);
+        assert_eq!(disk.first_error().map(|error| error.what), Some("write"));
+    }
+}

@@ -1,0 +1,220 @@
+//! Lies, kept beside the image.
+//!
+//! The image always holds what the device claims is on media. Where a script makes that claim false (`lose`, `partial`
+//! with status ok), what the guest is to read instead lies here, sector by sector, and is laid over the answer. A later
+//! write to those sectors ends the lie. So the image can be checked against the claims afterwards.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use fault_injection::SECTOR_BYTES;
+use serde::{Deserialize, Serialize};
+
+const SECTOR: usize = SECTOR_BYTES as usize;
+
+/// Beyond this the device says that it cannot carry out the lie, rather than eat the host's memory.
+pub const MAX_SECTORS: usize = (256 << 20) / SECTOR;
+
+/// Sectors whose content is a lie, and the request that told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lie {
+    /// First sector.
+    pub sector: u64,
+    /// How many.
+    pub sectors: u64,
+    /// `seq` of the request that was answered OK and not carried out.
+    pub seq: u64,
+}
+
+/// One line of the overlay's file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "ev", rename_all = "snake_case")]
+enum Line {
+    Lie(Lie),
+    Cleared { sector: u64, sectors: u64 },
+}
+
+struct Sector {
+    seq: u64,
+    content: Box<[u8; SECTOR]>,
+}
+
+/// All lies of one image.
+#[derive(Default)]
+pub struct Overlay {
+    /// Whether there is any: the one thing that a request without faults looks at.
+    any: AtomicBool,
+    lies: Mutex<Lies>,
+}
+
+/// The overlay, locked: nobody reads or writes under a lie while it changes.
+#[derive(Default)]
+pub struct Lies {
+    sectors: BTreeMap<u64, Sector>,
+    file: Option<File>,
+}
+
+impl Overlay {
+    /// An empty overlay that keeps its list in `file`.
+    pub fn new(file: Option<File>) -> Overlay {
+        Overlay { any: AtomicBool::new(false), lies: Mutex::new(Lies { sectors: BTreeMap::new(), file }) }
+    }
+
+    /// No sector is a lie.
+    pub fn is_empty(&self) -> bool {
+        !self.any.load(Ordering::SeqCst)
+    }
+
+    /// For as long as the guard lives, lies stay as they are.
+    pub fn lock(&self) -> MutexGuard<'_, Lies> {
+        self.lies.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Puts `old` (whole sectors) over what is about to be written from `sector` on. Call it before the image changes.
+    pub fn lie(&self, lies: &mut Lies, sector: u64, old: &[u8], seq: u64) -> std::io::Result<()> {
+        if lies.sectors.len() + old.len() / SECTOR > MAX_SECTORS {
+            return Err(std::io::Error::other("more than 256 MiB of lost data; the overlay holds no more"));
+        }
+        for (content, number) in old.as_chunks::<SECTOR>().0.iter().zip(sector..) {
+            lies.sectors.insert(number, Sector { seq, content: Box::new(*content) });
+        }
+        self.any.store(true, Ordering::SeqCst);
+        lies.note(&Line::Lie(Lie { sector, sectors: (old.len() / SECTOR) as u64, seq }))
+    }
+
+    /// Bytes from `offset` on were truly written: lies of whole sectors end, the rest of a sector keeps its old bytes.
+    pub fn written(&self, lies: &mut Lies, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.end_lies(lies, offset, bytes.len() as u64, |at, content, within| {
+            content[within.clone()].copy_from_slice(&bytes[at..at + within.len()]);
+        })
+    }
+
+    /// As `written`, with zeroes.
+    pub fn zeroed(&self, lies: &mut Lies, offset: u64, bytes: u64) -> std::io::Result<()> {
+        self.end_lies(lies, offset, bytes, |_, content, within| content[within].fill(0))
+    }
+
+    fn end_lies(
+        &self,
+        lies: &mut Lies,
+        offset: u64,
+        bytes: u64,
+        patch: impl Fn(usize, &mut [u8; SECTOR], std::ops::Range<usize>),
+    ) -> std::io::Result<()> {
+        let end = offset + bytes;
+        let touched: Vec<u64> = lies.within(offset, bytes).collect();
+        for number in touched {
+            let start = number * SECTOR_BYTES;
+            if start >= offset && start + SECTOR_BYTES <= end {
+                lies.sectors.remove(&number);
+                lies.note(&Line::Cleared { sector: number, sectors: 1 })?;
+            } else if let Some(sector) = lies.sectors.get_mut(&number) {
+                let (from, to) = (offset.max(start), end.min(start + SECTOR_BYTES));
+                patch((from - offset) as usize, &mut sector.content, (from - start) as usize..(to - start) as usize);
+            }
+        }
+        self.any.store(!lies.sectors.is_empty(), Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+impl Lies {
+    /// Lays the lies over what was read from the image.
+    pub fn lay_over(&self, offset: u64, buf: &mut [u8]) {
+        let end = offset + buf.len() as u64;
+        for number in self.within(offset, buf.len() as u64) {
+            let start = number * SECTOR_BYTES;
+            let (from, to) = (offset.max(start), end.min(start + SECTOR_BYTES));
+            let content = &self.sectors[&number].content[(from - start) as usize..(to - start) as usize];
+            buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(content);
+        }
+    }
+
+    /// Every lie, as ranges in rising order.
+    pub fn list(&self) -> Vec<Lie> {
+        ranges(self.sectors.iter().map(|(number, sector)| (*number, sector.seq)))
+    }
+
+    fn within(&self, offset: u64, bytes: u64) -> impl Iterator<Item = u64> {
+        let sectors = offset / SECTOR_BYTES..(offset + bytes).div_ceil(SECTOR_BYTES);
+        self.sectors.range(sectors).map(|(number, _)| *number)
+    }
+
+    fn note(&mut self, line: &Line) -> std::io::Result<()> {
+        match &mut self.file {
+            Some(file) => writeln!(file, "{}", serde_json::to_string(line)?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The lies that still stand by a file of `--overlay-file`.
+pub fn list_file(path: &Path) -> std::io::Result<Vec<Lie>> {
+    let mut standing = BTreeMap::new();
+    for line in std::io::BufReader::new(File::open(path)?).lines() {
+        match serde_json::from_str(&line?)? {
+            Line::Lie(lie) => standing.extend((lie.sector..lie.sector + lie.sectors).map(|number| (number, lie.seq))),
+            Line::Cleared { sector, sectors } => standing.retain(|n, _| !(sector..sector + sectors).contains(n)),
+        }
+    }
+    Ok(ranges(standing.into_iter()))
+}
+
+fn ranges(sectors: impl Iterator<Item = (u64, u64)>) -> Vec<Lie> {
+    let mut lies: Vec<Lie> = Vec::new();
+    for (sector, seq) in sectors {
+        match lies.last_mut() {
+            Some(last) if last.seq == seq && last.sector + last.sectors == sector => last.sectors += 1,
+            _ => lies.push(Lie { sector, sectors: 1, seq }),
+        }
+    }
+    lies
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(overlay: &Overlay, truth: &[u8]) -> Vec<u8> {
+        let mut buf = truth.to_vec();
+        overlay.lock().lay_over(0, &mut buf);
+        buf
+    }
+
+    #[test]
+    fn a_lie_covers_its_sectors_until_they_are_written_again() {
+        let overlay = Overlay::default();
+        let truth = vec![9; 4 * SECTOR];
+        overlay.lie(&mut overlay.lock(), 1, &[1; 2 * SECTOR], 5).expect("room");
+        assert_eq!(seen(&overlay, &truth), [vec![9; SECTOR], vec![1; 2 * SECTOR], vec![9; SECTOR]].concat());
+        assert_eq!(overlay.lock().list(), [Lie { sector: 1, sectors: 2, seq: 5 }]);
+
+        overlay.written(&mut overlay.lock(), SECTOR_BYTES, &[9; SECTOR]).expect("written");
+        assert_eq!(overlay.lock().list(), [Lie { sector: 2, sectors: 1, seq: 5 }]);
+        overlay.zeroed(&mut overlay.lock(), 0, 4 * SECTOR_BYTES).expect("zeroed");
+        assert!(overlay.is_empty());
+    }
+
+    #[test]
+    fn a_write_that_ends_inside_a_sector_leaves_the_rest_of_it_a_lie() {
+        let overlay = Overlay::default();
+        overlay.lie(&mut overlay.lock(), 0, &[1; SECTOR], 0).expect("room");
+        overlay.written(&mut overlay.lock(), 0, &[2; 100]).expect("written");
+        assert_eq!(seen(&overlay, &[9; SECTOR]), [vec![2; 100], vec![1; SECTOR - 100]].concat());
+    }
+
+    #[test]
+    fn the_list_file_tells_which_lies_still_stand() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let overlay = Overlay::new(Some(file.reopen().expect("a handle")));
+        overlay.lie(&mut overlay.lock(), 8, &[1; 4 * SECTOR], 3).expect("room");
+        overlay.written(&mut overlay.lock(), 9 * SECTOR_BYTES, &[0; SECTOR]).expect("written");
+        let standing = [Lie { sector: 8, sectors: 1, seq: 3 }, Lie { sector: 10, sectors: 2, seq: 3 }];
+        assert_eq!(list_file(file.path()).expect("readable"), standing);
+        assert_eq!(overlay.lock().list(), standing);
+    }
+}
