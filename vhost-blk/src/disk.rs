@@ -125,6 +125,20 @@ impl Disk {
         let _ = self.first_error.set(error.clone());
     }
 
+    /// Says beforehand that a sparse image may not fit where it lies. It may never be filled, so it is no error.
+    pub fn warn_if_space_is_short(&self) {
+        use std::os::unix::fs::MetadataExt;
+        let (Ok(about), Ok(host)) = (self.file.metadata(), nix::sys::statvfs::fstatvfs(&self.file)) else { return };
+        let missing = self.bytes.saturating_sub(about.blocks() * SECTOR_BYTES);
+        let free = host.blocks_available() * host.fragment_size();
+        if self.regular && missing > free {
+            let (path, missing, free) = (self.path.display(), missing >> 20, free >> 20);
+            eprintln!(
+                "vhost-blk: warning: {path} may still grow by {missing} MiB, its file system has {free} MiB free"
+            );
+        }
+    }
+
     /// Reads exactly `buf`.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), HostError> {
         let bytes = buf.len();
@@ -179,7 +193,9 @@ impl Disk {
     fn for_transfer(&self, offset: u64, buf: &[u8]) -> &File {
         let odd = |n: u64| !n.is_multiple_of(self.direct_bytes);
         match &self.direct {
-            Some(direct) if !odd(offset) && !odd(buf.len() as u64) && (buf.as_ptr() as usize).is_multiple_of(DIRECT_ALIGN) => {
+            Some(direct)
+                if !odd(offset) && !odd(buf.len() as u64) && (buf.as_ptr() as usize).is_multiple_of(DIRECT_ALIGN) =>
+            {
                 direct
             }
             _ => &self.file,

@@ -1,1 +1,25 @@
 //! A virtio disk that misbehaves on purpose: a vhost-user-blk backend that carries out fault scripts.
+//!
+//! `fault-injection` decides; this crate carries out. The way of a request: `session` (a queue's thread wakes) →
+//! `queue` (takes the chain) → `request` (reads it once, and refuses what is none) → the engine decides → `gate` (may
+//! make it wait) → `transfer` (moves bytes between guest, `disk` and `overlay`) → `inflight` (answers it) → `recorder`.
+
+pub mod args;
+pub mod config;
+pub mod control;
+pub mod device;
+pub mod disk;
+pub mod error;
+pub mod frontend;
+pub mod gate;
+pub mod inflight;
+pub mod overlay;
+pub mod queue;
+pub mod record;
+pub mod recorder;
+pub mod request;
+pub mod serve;
+pub mod session;
+pub mod timer;
+pub mod transfer;
+pub mod vring;

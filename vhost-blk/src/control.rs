@@ -1,0 +1,184 @@
+//! The control socket: one JSON object per line in, one per line out, with the id it came with.
+//!
+//! `{"id":1,"verb":"mark","name":"A"}` is answered by `{"id":1,"ok":true,"result":{…}}`, or by `{"id":1,"ok":false,
+//! "error":"…"}`. Each client has a thread of its own and a limit on what it may send, so that a stuck or babbling one
+//! disturbs nobody, least of all the guest.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::args::Verb;
+use crate::device::Device;
+use crate::error::SocketError;
+
+/// Longer lines are not read.
+const MAX_LINE_BYTES: u64 = 64 << 10;
+/// More clients at once are turned away.
+const MAX_CLIENTS: usize = 16;
+/// A client that does not read its answer for so long is left.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Ask {
+    /// What the device is doing.
+    Status,
+    /// Sets a mark.
+    Mark {
+        /// Its name.
+        name: String,
+    },
+    /// Lets go what a rule holds.
+    Release {
+        /// The rule's id.
+        rule: String,
+    },
+    /// How often what happened.
+    Counters,
+}
+
+impl From<&Verb> for Ask {
+    fn from(verb: &Verb) -> Ask {
+        match verb {
+            Verb::Status => Ask::Status,
+            Verb::Mark { name } => Ask::Mark { name: name.clone() },
+            Verb::Release { rule } => Ask::Release { rule: rule.clone() },
+            Verb::Counters => Ask::Counters,
+        }
+    }
+}
+
+/// The socket file; removed when this is dropped.
+pub struct Control {
+    path: PathBuf,
+}
+
+impl Control {
+    /// Starts to answer.
+    pub fn start(path: &Path, device: Arc<Device>) -> Result<Control, SocketError> {
+        let listener = crate::frontend::listen(path)?;
+        let bind = |source| SocketError::Bind { path: path.to_path_buf(), source };
+        let control = Control { path: path.to_path_buf() };
+        let run = move || accept(&listener, &device);
+        std::thread::Builder::new().name("control".into()).spawn(run).map_err(bind)?;
+        Ok(control)
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn accept(listener: &UnixListener, device: &Arc<Device>) {
+    let clients = Arc::new(AtomicUsize::new(0));
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            // Out of descriptors, most likely: not to spin until there are some again.
+            std::thread::sleep(Duration::from_millis(100));
+            continue;
+        };
+        if clients.fetch_add(1, Ordering::SeqCst) >= MAX_CLIENTS {
+            clients.fetch_sub(1, Ordering::SeqCst);
+            continue;
+        }
+        let (device, counted) = (device.clone(), clients.clone());
+        let run = move || {
+            // The client's end of the socket is the client's affair.
+            let _ = converse(&stream, &device);
+            counted.fetch_sub(1, Ordering::SeqCst);
+        };
+        if std::thread::Builder::new().name("control-client".into()).spawn(run).is_err() {
+            clients.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+fn converse(stream: &UnixStream, device: &Device) -> io::Result<()> {
+    stream.set_write_timeout(Some(WRITE_LIMIT))?;
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let bytes = reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let answer = if line.ends_with(b"\n") {
+            respond(&line, device)
+        } else {
+            json!({"id": null, "ok": false, "error": format!("a line longer than {MAX_LINE_BYTES} bytes, or cut short")})
+        };
+        writeln!(&mut &*stream, "{answer}")?;
+        if !line.ends_with(b"\n") {
+            return Ok(());
+        }
+    }
+}
+
+/// Answers one line, whatever it is.
+fn respond(line: &[u8], device: &Device) -> Value {
+    let mut ask = match serde_json::from_slice::<Value>(line) {
+        Ok(Value::Object(ask)) => ask,
+        Ok(_) => return json!({"id": null, "ok": false, "error": "not a JSON object"}),
+        Err(error) => return json!({"id": null, "ok": false, "error": format!("not JSON: {error}")}),
+    };
+    let id = ask.remove("id").unwrap_or(Value::Null);
+    let result = match serde_json::from_value::<Ask>(Value::Object(ask)) {
+        Ok(ask) => carry_out(&ask, device),
+        Err(error) => Err(format!("{error} (verbs: status, mark NAME, release RULE, counters)")),
+    };
+    match result {
+        Ok(result) => json!({"id": id, "ok": true, "result": result}),
+        Err(error) => json!({"id": id, "ok": false, "error": error}),
+    }
+}
+
+fn carry_out(ask: &Ask, device: &Device) -> Result<Value, String> {
+    match ask {
+        Ask::Status => Ok(device.status()),
+        Ask::Counters => Ok(device.counters_json()),
+        Ask::Mark { name } => Ok(mark(name, device)),
+        Ask::Release { rule } => {
+            let mut gates = device.gates();
+            let known = gates
+                .engine
+                .release(rule)
+                .ok_or_else(|| format!("no rule \"{rule}\" with a hold action in the script"))?;
+            Ok(json!({"released": gates.release(&[known])}))
+        }
+    }
+}
+
+/// Recorded and applied when it returns; requests that it lets go are on their way to their rings.
+fn mark(name: &str, device: &Device) -> Value {
+    let mut gates = device.gates();
+    let seq = device.next_seq.load(Ordering::SeqCst);
+    let n = device.recorder().mark(name, seq, device.session());
+    let rules = gates.engine.mark(name, seq, device.elapsed_ms());
+    json!({"name": name, "seq": seq, "n": n, "released": gates.release(&rules)})
+}
+
+/// The other end: asks one thing, and gives the result.
+pub fn ask(path: &Path, ask: &Ask) -> io::Result<Result<Value, String>> {
+    let stream = UnixStream::connect(path)?;
+    let mut line = serde_json::to_value(ask)?;
+    line["id"] = 1.into();
+    writeln!(&mut &stream, "{line}")?;
+    let mut answer = String::new();
+    BufReader::new(&stream).read_line(&mut answer)?;
+    let answer: Value = serde_json::from_str(&answer)?;
+    Ok(match answer["ok"].as_bool() {
+        Some(true) => Ok(answer["result"].clone()),
+        _ => Err(answer["error"].as_str().unwrap_or("the device gave no reason").to_string()),
+    })
+}

@@ -1,0 +1,266 @@
+//! The device as a whole: image, overlay, script, record and counters, shared by all queue threads.
+//!
+//! It outlives front-ends: a guest that comes back finds the same disk, the same counters and the same lies. There is no
+//! lock around it. A request that no rule can touch takes none at all; one that may match takes `gates` for the time of
+//! its decision.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use fault_injection::{Determinism, Engine, Filter, Op, Script};
+use serde_json::{Value, json};
+
+use crate::config::Offer;
+use crate::disk::{Disk, HostError};
+use crate::gate::Gates;
+use crate::overlay::Overlay;
+use crate::record::Session;
+use crate::recorder::{Recorder, Totals};
+use crate::transfer::ID_BYTES;
+
+/// One line of the log per this time for each kind of complaint; a hostile guest fills no disk.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// What one queue has seen. On its own cache line: queues do not share what they write for every request.
+#[repr(align(128))]
+#[derive(Default)]
+pub struct QueueCounters {
+    /// Chains taken.
+    pub taken: AtomicU64,
+    /// Chains answered.
+    pub answered: AtomicU64,
+    /// Chains that were no request we could carry out.
+    pub malformed: AtomicU64,
+    /// Requests given up.
+    pub abandoned: AtomicU64,
+    /// Requests by `Op`.
+    pub ops: [AtomicU64; 6],
+}
+
+/// A complaint that is said once a second at most, with how many were not said.
+#[derive(Default)]
+struct Complaint {
+    last: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Complaint {
+    fn say(&self, text: &str) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0.is_some_and(|at| at.elapsed() < LOG_EVERY) {
+            last.1 += 1;
+            return;
+        }
+        match last.1 {
+            0 => eprintln!("vhost-blk: {text}"),
+            more => eprintln!("vhost-blk: {text} (and {more} more like this, not shown)"),
+        }
+        *last = (Some(Instant::now()), 0);
+    }
+}
+
+/// Everything a device is made of.
+pub struct Parts {
+    /// The image.
+    pub disk: Disk,
+    /// Lies beside it.
+    pub overlay: Overlay,
+    /// What is offered.
+    pub offer: Offer,
+    /// What the script decides.
+    pub engine: Engine,
+    /// The merged script.
+    pub script: Arc<Script>,
+    /// The record, if one is kept.
+    pub recorder: Recorder,
+    /// GET_ID's answer.
+    pub serial: String,
+}
+
+/// The device.
+pub struct Device {
+    /// The image.
+    pub disk: Disk,
+    /// Lies beside it.
+    pub overlay: Overlay,
+    /// What is offered.
+    pub offer: Offer,
+    /// GET_ID's answer, padded.
+    pub serial: [u8; ID_BYTES],
+    /// Requests that no rule can touch pass by it.
+    pub filter: Filter,
+    /// How many requests are being decided or are parked. While it is not 0, requests look for others they must not
+    /// overtake.
+    pub gating: AtomicU64,
+    /// One arrival order over all queues.
+    pub next_seq: AtomicU64,
+    /// The run is ending: nothing more is taken from the rings.
+    pub stopping: AtomicBool,
+    recorder: Recorder,
+    gates: Mutex<Gates>,
+    counters: Vec<QueueCounters>,
+    started: Instant,
+    session: AtomicU32,
+    connected: AtomicBool,
+    malformed: Complaint,
+    failures: Complaint,
+    determinism: Determinism,
+}
+
+impl Device {
+    /// A device that no front-end has seen yet.
+    pub fn new(parts: Parts) -> Device {
+        let queues = parts.offer.queues;
+        let mut serial = [0; ID_BYTES];
+        let length = parts.serial.len().min(ID_BYTES);
+        serial[..length].copy_from_slice(&parts.serial.as_bytes()[..length]);
+        Device {
+            disk: parts.disk,
+            overlay: parts.overlay,
+            offer: parts.offer,
+            serial,
+            filter: parts.engine.filter(),
+            gating: AtomicU64::new(0),
+            next_seq: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            recorder: parts.recorder,
+            gates: Mutex::new(Gates::new(parts.engine, queues)),
+            counters: (0..queues).map(|_| QueueCounters::default()).collect(),
+            started: Instant::now(),
+            session: AtomicU32::new(0),
+            connected: AtomicBool::new(false),
+            malformed: Complaint::default(),
+            failures: Complaint::default(),
+            determinism: parts.script.determinism(queues),
+        }
+    }
+
+    /// The script's state and the parked requests.
+    pub fn gates(&self) -> MutexGuard<'_, Gates> {
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The record.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// One queue's counters.
+    pub fn counters(&self, queue: u16) -> &QueueCounters {
+        &self.counters[usize::from(queue)]
+    }
+
+    /// Requests taken and not yet left, over all queues.
+    pub fn inflight(&self) -> u32 {
+        let left = |c: &QueueCounters| c.answered.load(Ordering::SeqCst) + c.abandoned.load(Ordering::SeqCst);
+        let inflight: u64 = self.counters.iter().map(|c| c.taken.load(Ordering::SeqCst).saturating_sub(left(c))).sum();
+        u32::try_from(inflight).unwrap_or(u32::MAX)
+    }
+
+    /// The clock of points in `ms`.
+    pub fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The session that requests now belong to.
+    pub fn session(&self) -> u32 {
+        self.session.load(Ordering::SeqCst)
+    }
+
+    /// A front-end or driver came or went: what follows belongs to a new session.
+    pub fn begin_session(&self, why: Session) {
+        match why {
+            Session::Connect => self.connected.store(true, Ordering::SeqCst),
+            Session::Disconnect => self.connected.store(false, Ordering::SeqCst),
+            Session::Features | Session::Reset => {}
+        }
+        let session = self.session.fetch_add(1, Ordering::SeqCst) + 1;
+        self.recorder.session(session, why);
+    }
+
+    /// Says that a guest sent something that is no request. Once a second at most.
+    pub fn report_malformed(&self, queue: u16, why: &str) {
+        self.malformed.say(&format!("refused a request on queue {queue}: {why}"));
+    }
+
+    /// Says that a request could not be carried out.
+    pub fn report_failure(&self, text: &str, host_error: bool) {
+        let rest = if host_error { "; the guest is told IOERR, and this run will end with exit code 4" } else { "" };
+        self.failures.say(&format!("{text}{rest}"));
+    }
+
+    /// A lie that could not be kept is the host's failure.
+    pub fn overlay_error(&self, offset: u64, bytes: u64, error: &std::io::Error) -> HostError {
+        let path = self.disk.path().to_path_buf();
+        let error = HostError { path, what: "keeping the overlay", offset, bytes, why: error.to_string() };
+        self.disk.remember(&error);
+        error
+    }
+
+    /// What the trailer of the record says.
+    pub fn totals(&self) -> Totals {
+        let sum = |count: fn(&QueueCounters) -> &AtomicU64| -> u64 {
+            self.counters.iter().map(|c| count(c).load(Ordering::SeqCst)).sum()
+        };
+        let gates = self.gates();
+        Totals {
+            requests: sum(|c| &c.taken),
+            malformed: sum(|c| &c.malformed),
+            abandoned: sum(|c| &c.abandoned),
+            unanswered: u64::from(self.inflight()),
+            fired: gates.engine.counters().into_iter().map(|rule| (rule.id, rule.fired)).collect(),
+            unmet: unmet(&gates.engine),
+            host_error: self.disk.first_error().cloned(),
+        }
+    }
+
+    /// For the control socket's `status`.
+    pub fn status(&self) -> Value {
+        let gates = self.gates();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "connected": self.connected.load(Ordering::SeqCst),
+            "session": self.session(),
+            "image": self.disk.path(),
+            "capacity_sectors": self.offer.capacity_sectors,
+            "next_seq": self.next_seq.load(Ordering::SeqCst),
+            "inflight": self.inflight(),
+            "parked": gates.list(),
+            "overlay": self.overlay.lock().list(),
+            "seed": gates.engine.seed(),
+            "deterministic": self.determinism.deterministic,
+            "why": self.determinism.why,
+            "host_error": self.disk.first_error(),
+        })
+    }
+
+    /// For the control socket's `counters`.
+    pub fn counters_json(&self) -> Value {
+        let totals = self.totals();
+        let ops = [Op::Read, Op::Write, Op::Flush, Op::Discard, Op::WriteZeroes, Op::GetId];
+        let of = |op: Op| -> u64 { self.counters.iter().map(|c| c.ops[op as usize].load(Ordering::SeqCst)).sum() };
+        let by_op: BTreeMap<String, u64> = ops.into_iter().map(|op| (op_word(op), of(op))).collect();
+        json!({
+            "requests": totals.requests,
+            "malformed": totals.malformed,
+            "abandoned": totals.abandoned,
+            "ops": by_op,
+            "rules": self.gates().engine.counters(),
+        })
+    }
+}
+
+/// The script's word for an op.
+pub fn op_word(op: Op) -> String {
+    serde_json::to_value(op).ok().and_then(|word| word.as_str().map(str::to_string)).unwrap_or_default()
+}
+
+/// Every unmet `expect`, in words.
+pub fn unmet(engine: &Engine) -> Vec<String> {
+    let words = |unmet: fault_injection::Unmet| match unmet.max {
+        Some(max) => format!("rule {} fired {} times, expected {} to {max}", unmet.id, unmet.fired, unmet.min),
+        None => format!("rule {} fired {} times, expected {} or more", unmet.id, unmet.fired, unmet.min),
+    };
+    engine.unmet().into_iter().map(words).collect()
+}

@@ -1,0 +1,286 @@
+//! The front-end's socket: who may connect, one connection at a time, and its end.
+//!
+//! Nothing else knows how a front-end is reached. `VhostUserDaemon` of the `vhost-user-backend` crate does the talking;
+//! it can only accept connections by itself, so a descriptor that is connected already is joined to one of those.
+
+use std::fs::DirBuilder;
+use std::io::{self, IoSliceMut};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sendmsg, sockopt};
+use vhost::vhost_user::{Error as VhostError, Listener};
+use vhost_user_backend::{Error as DaemonError, ShutdownHandle, VhostUserDaemon};
+
+use crate::device::Device;
+use crate::error::{SocketError, StartError};
+use crate::record::Session as SessionEvent;
+use crate::session::Session;
+
+/// A vhost-user message: request, flags, length of what follows.
+const MESSAGE_HEADER_BYTES: usize = 12;
+/// Longer messages do not exist (the crate's own limit).
+const MESSAGE_BYTES: usize = 0x1000;
+/// Most descriptors of one message.
+const MESSAGE_FDS: usize = 32;
+
+/// Where front-ends come from.
+pub struct Frontend {
+    listener: Listener,
+    poll: UnixListener,
+    /// Our own socket file, removed at the end.
+    path: Option<PathBuf>,
+    /// The one connection of `--fd`, waiting in the listener.
+    only: bool,
+}
+
+impl Frontend {
+    /// Listens on a path. A socket file that nobody listens on any more is a dead process's, and is taken over.
+    pub fn listen(path: &Path) -> Result<Frontend, SocketError> {
+        let listener = listen(path)?;
+        Frontend::from_listener(listener, Some(path.to_path_buf()), false)
+            .map_err(|source| SocketError::Bind { path: path.to_path_buf(), source })
+    }
+
+    /// Serves an inherited descriptor, connected or listening.
+    pub fn inherit(fd: RawFd) -> Result<Frontend, SocketError> {
+        let error = |source| SocketError::Descriptor { fd, source };
+        let owned = take_fd(fd).map_err(error)?;
+        if getsockopt(&owned, sockopt::AcceptConn).map_err(|errno| error(errno.into()))? {
+            return Frontend::from_listener(UnixListener::from(owned), None, false).map_err(error);
+        }
+        UnixStream::from(owned.try_clone().map_err(error)?).peer_addr().map_err(error)?;
+        let listener = join(UnixStream::from(owned)).map_err(error)?;
+        Frontend::from_listener(listener, None, true).map_err(error)
+    }
+
+    /// Serves an end of a socket pair, for tests in this process.
+    pub fn connected(stream: UnixStream) -> io::Result<Frontend> {
+        Frontend::from_listener(join(stream)?, None, true)
+    }
+
+    fn from_listener(listener: UnixListener, path: Option<PathBuf>, only: bool) -> io::Result<Frontend> {
+        let poll = listener.try_clone()?;
+        Ok(Frontend { listener: Listener::from(listener), poll, path, only })
+    }
+
+    /// Whether no second front-end can come.
+    pub fn is_single(&self) -> bool {
+        self.only
+    }
+
+    /// Waits for a front-end. `None`: the run is to end first.
+    pub fn accept(&mut self, device: &Arc<Device>, stop: &impl AsFd) -> Result<Option<Connection>, StartError> {
+        let host = |what| move |source| StartError::Host { what, source };
+        if wait_for(&self.poll, stop).map_err(host("wait for a front-end"))? == Woken::Stop {
+            return Ok(None);
+        }
+        let session = Arc::new(Session::new(device.clone()).map_err(host("set up the queues"))?);
+        let daemon_error = |error: DaemonError| StartError::Host {
+            what: "start the vhost-user session",
+            source: io::Error::other(error.to_string()),
+        };
+        let mut daemon =
+            VhostUserDaemon::new("vhost-user".into(), session.clone(), session.memory.clone()).map_err(daemon_error)?;
+        session.register(&daemon).map_err(host("watch the queues"))?;
+        device.begin_session(SessionEvent::Connect);
+        daemon.start(&mut self.listener).map_err(daemon_error)?;
+        Connection::new(daemon, session).map(Some).map_err(host("watch the connection"))
+    }
+}
+
+impl Drop for Frontend {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A front-end that is connected.
+pub struct Connection {
+    session: Arc<Session>,
+    shutdown: Option<ShutdownHandle>,
+    /// Closed at the other end when the session has ended.
+    ended: UnixStream,
+    waiter: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Connection {
+    fn new(mut daemon: VhostUserDaemon<Arc<Session>>, session: Arc<Session>) -> io::Result<Connection> {
+        let (ended, tell) = UnixStream::pair()?;
+        let shutdown = daemon.shutdown_handle();
+        let waiter = std::thread::Builder::new().name("front-end".into()).spawn(move || {
+            if let Err(error) = daemon.wait()
+                && !is_goodbye(&error)
+            {
+                eprintln!("vhost-blk: the front-end's session ended: {error}");
+            }
+            drop(tell);
+        })?;
+        Ok(Connection { session, shutdown, ended, waiter: Some(waiter) })
+    }
+
+    /// Waits until the front-end leaves or the run is to end. Everything in flight is settled when it returns, and no
+    /// thread of the connection touches the guest any more.
+    pub fn serve(mut self, device: &Device, stop: &impl AsFd) -> io::Result<Woken> {
+        let woken = wait_for(&self.ended, stop)?;
+        let drained = self.session.settle();
+        if let Some(shutdown) = &self.shutdown {
+            shutdown.shutdown();
+        }
+        if let Some(waiter) = self.waiter.take() {
+            let _ = waiter.join();
+        }
+        self.session.end();
+        device.begin_session(SessionEvent::Disconnect);
+        drained.map(|()| woken)
+    }
+}
+
+/// A front-end that leaves is no error, however abruptly it does.
+fn is_goodbye(error: &DaemonError) -> bool {
+    matches!(
+        error,
+        DaemonError::HandleRequest(
+            VhostError::Disconnected
+                | VhostError::PartialMessage
+                | VhostError::SocketBroken(_)
+                | VhostError::SocketError(_)
+        )
+    )
+}
+
+/// Who woke us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// What we waited for happened.
+    Ready,
+    /// The run is to end.
+    Stop,
+}
+
+fn wait_for(what: &impl AsFd, stop: &impl AsFd) -> io::Result<Woken> {
+    loop {
+        let mut fds = [PollFd::new(what.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            other => other?,
+        };
+        let [ready, stopped] = fds.map(|fd| fd.any().unwrap_or(false));
+        match (ready, stopped) {
+            (_, true) => return Ok(Woken::Stop),
+            (true, false) => return Ok(Woken::Ready),
+            (false, false) => {}
+        }
+    }
+}
+
+/// Binds a Unix socket, taking over a dead one.
+pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
+    let here = || path.to_path_buf();
+    if path.as_os_str().len() > 107 {
+        return Err(SocketError::TooLong { path: here() });
+    }
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+        other => return other.map_err(|source| SocketError::Bind { path: here(), source }),
+    }
+    if !std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+        return Err(SocketError::NotASocket { path: here() });
+    }
+    if UnixStream::connect(path).is_ok() {
+        return Err(SocketError::Taken { path: here() });
+    }
+    let taken_over = std::fs::remove_file(path).and_then(|()| UnixListener::bind(path));
+    taken_over.map_err(|source| SocketError::Bind { path: here(), source })
+}
+
+/// A listener in which one connection waits, whose other end is joined to `outside`.
+fn join(outside: UnixStream) -> io::Result<UnixListener> {
+    let folder = std::env::temp_dir().join(format!("vhost-blk-{}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&folder)?;
+    let path = folder.join("s");
+    let made = UnixListener::bind(&path).and_then(|listener| Ok((listener, UnixStream::connect(&path)?)));
+    let _ = std::fs::remove_file(&path);
+    std::fs::remove_dir(&folder)?;
+    let (listener, inside) = made?;
+    relay("relay-in", outside.try_clone()?, inside.try_clone()?)?;
+    relay("relay-out", inside, outside)?;
+    Ok(listener)
+}
+
+/// Carries messages, with their descriptors, one way until either end closes.
+fn relay(name: &str, from: UnixStream, to: UnixStream) -> io::Result<()> {
+    let run = move || {
+        while let Ok(true) = relay_message(&from, &to) {}
+        let _ = from.shutdown(Shutdown::Both);
+        let _ = to.shutdown(Shutdown::Both);
+    };
+    std::thread::Builder::new().name(name.into()).spawn(run).map(drop)
+}
+
+/// One message whole, since descriptors belong to the message they came with. False: the sender has closed.
+fn relay_message(from: &UnixStream, to: &UnixStream) -> io::Result<bool> {
+    let mut message = vec![0; MESSAGE_HEADER_BYTES + MESSAGE_BYTES];
+    let mut fds = Vec::new();
+    if !fill(from, &mut message[..MESSAGE_HEADER_BYTES], &mut fds)? {
+        return Ok(false);
+    }
+    let length = u32::from_le_bytes(*message[8..].first_chunk().expect("a header has 12 bytes")) as usize;
+    let end = MESSAGE_HEADER_BYTES + length.min(MESSAGE_BYTES);
+    if !fill(from, &mut message[MESSAGE_HEADER_BYTES..end], &mut fds)? {
+        return Ok(false);
+    }
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let rights = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+    let sent =
+        sendmsg::<()>(to.as_raw_fd(), &[io::IoSlice::new(&message[..end])], rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    io::Write::write_all(&mut &*to, &message[sent..end])?;
+    Ok(true)
+}
+
+fn fill(from: &UnixStream, mut buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<bool> {
+    while !buf.is_empty() {
+        let mut space = nix::cmsg_space!([RawFd; MESSAGE_FDS]);
+        let mut into = [IoSliceMut::new(buf)];
+        let got = match recvmsg::<()>(from.as_raw_fd(), &mut into, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            other => other?,
+        };
+        for message in got.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(rights) = message {
+                for fd in rights {
+                    fds.push(take_fd(fd)?);
+                }
+            }
+        }
+        let bytes = got.bytes;
+        if bytes == 0 {
+            return Ok(false);
+        }
+        buf = &mut buf[bytes..];
+    }
+    Ok(true)
+}
+
+/// The owner of a descriptor that nobody else owns.
+fn take_fd(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 3 || std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_err() {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    Ok(own(fd))
+}
+
+#[allow(unsafe_code, reason = "descriptors come as numbers: from the command line and with messages")]
+fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: `take_fd` saw that the descriptor is open and none of the standard ones. Those that came with a message
+    // are new and only ours; the one of --fd was given to this process to own, and is taken once.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

@@ -1,0 +1,284 @@
+//! One queue: takes chains from its ring, has them decided and carried out, answers them, signals once per batch.
+//!
+//! Everything here runs in the queue's own thread, which never sleeps for a fault: a request that has to wait is parked
+//! (`gate.rs`), and timer or eventfd bring the thread back to it.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use fault_injection::{Arrival, Decision, Gate, Request, Status};
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+
+use crate::device::Device;
+use crate::gate::Gates;
+use crate::inflight::{InFlight, write_status};
+use crate::request::{Answer, GuestRequest, Memory, Refusal, parse};
+use crate::transfer::{Outcome, Scratch, Transfer, whole};
+
+/// Requests between two looks at the clock, the wake-ups, and the guest's wish for a signal. A longer batch would save
+/// little and keep the guest waiting for its first answer.
+const BATCH: usize = 32;
+
+/// The guest's side of a queue, borrowed for one turn of its thread.
+pub struct Ring<'a> {
+    queue: &'a mut Queue,
+    /// The guest's memory now.
+    pub memory: &'a Memory,
+    /// Whether a write must be durable before it is answered.
+    write_through: bool,
+    signal: &'a dyn Fn(),
+    given_back: u32,
+}
+
+impl<'a> Ring<'a> {
+    /// A ring in this memory; `signal` tells the guest to look at it.
+    pub fn new(queue: &'a mut Queue, memory: &'a Memory, write_through: bool, signal: &'a dyn Fn()) -> Ring<'a> {
+        Ring { queue, memory, write_through, signal, given_back: 0 }
+    }
+
+    /// Puts a chain into the used ring. A used ring outside the guest's memory is the guest's own doing.
+    pub fn give_back(&mut self, head: u16, used_len: u32) {
+        if self.queue.add_used(self.memory, head, used_len).is_ok() {
+            self.given_back += 1;
+        }
+    }
+
+    /// Signals what has been given back since the last signal, if the guest wants to hear of it.
+    pub fn signal(&mut self) {
+        if self.given_back > 0 {
+            self.given_back = 0;
+            if self.queue.needs_notification(self.memory).unwrap_or(true) {
+                (self.signal)();
+            }
+        }
+    }
+}
+
+/// How far a batch came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Took {
+    /// The ring is empty.
+    All,
+    /// There may be more.
+    Some,
+    /// The ring makes no sense; it is left alone until the guest kicks again.
+    Broken,
+}
+
+/// What the thread of one queue keeps between two turns.
+pub struct QueueWorker {
+    queue: u16,
+    scratch: Scratch,
+}
+
+impl QueueWorker {
+    /// The worker of a queue.
+    pub fn new(queue: u16) -> QueueWorker {
+        QueueWorker { queue, scratch: Scratch::default() }
+    }
+
+    /// Does all there is to do now. `take` says whether the ring may be asked for new requests.
+    pub fn turn(&mut self, device: &Device, ring: &mut Ring<'_>, take: bool) {
+        self.leave_gates(device, ring);
+        if take {
+            self.empty(device, ring);
+        }
+        ring.signal();
+    }
+
+    /// Handles what is in the ring until it is empty.
+    fn empty(&mut self, device: &Device, ring: &mut Ring<'_>) {
+        loop {
+            let _ = ring.queue.disable_notification(ring.memory);
+            let took = loop {
+                let took = self.batch(device, ring);
+                self.leave_gates(device, ring);
+                ring.signal();
+                if took != Took::Some {
+                    break took;
+                }
+            };
+            // A request that came between the last look and this one would otherwise wait for the next kick.
+            let more = ring.queue.enable_notification(ring.memory).unwrap_or(false);
+            if took == Took::Broken || !more || device.stopping.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+    }
+
+    /// Answers or gives up everything that is parked here, in arrival order, whatever it waited for.
+    pub fn drain(&mut self, device: &Device, ring: &mut Ring<'_>) {
+        let mut gates = device.gates();
+        let (parked, records) = gates.drain(self.queue);
+        device.recorder().decisions(&records);
+        for mut parked in parked {
+            device.gating.fetch_sub(1, Ordering::SeqCst);
+            if parked.until_reset() {
+                device.counters(self.queue).abandoned.fetch_add(1, Ordering::SeqCst);
+                let outcome = parked.outcome_so_far();
+                parked.token.abandon(device.recorder(), &outcome);
+                continue;
+            }
+            self.settle(device, ring, &mut gates, &parked.token);
+            let outcome = parked.touch(&mut self.transfer(device, ring));
+            self.complete(device, ring, parked.token, &outcome);
+        }
+        drop(gates);
+        ring.signal();
+    }
+
+    /// Takes and handles up to a batch of chains.
+    fn batch(&mut self, device: &Device, ring: &mut Ring<'_>) -> Took {
+        for _ in 0..BATCH {
+            if device.stopping.load(Ordering::SeqCst) {
+                return Took::All;
+            }
+            let memory = ring.memory;
+            let chain = match ring.queue.iter(memory) {
+                Ok(mut chains) => chains.next(),
+                Err(error) => {
+                    device.counters(self.queue).malformed.fetch_add(1, Ordering::SeqCst);
+                    device.report_malformed(self.queue, &format!("the ring itself: {error}"));
+                    return Took::Broken;
+                }
+            };
+            let Some(chain) = chain else { return Took::All };
+            device.counters(self.queue).taken.fetch_add(1, Ordering::SeqCst);
+            match parse(chain, memory, &device.offer) {
+                Ok(request) => self.handle(device, ring, request),
+                Err(refusal) => self.refuse(device, ring, &refusal),
+            }
+        }
+        Took::Some
+    }
+
+    fn refuse(&mut self, device: &Device, ring: &mut Ring<'_>, refusal: &Refusal) {
+        let seq = device.next_seq.fetch_add(1, Ordering::SeqCst);
+        let (status, used_len) = match refusal.answer {
+            Answer::Malformed => (Status::IOERR, 0),
+            Answer::Unsupported => (Status::UNSUPP, 1),
+        };
+        if refusal.answer == Answer::Malformed {
+            device.counters(self.queue).malformed.fetch_add(1, Ordering::SeqCst);
+            device.report_malformed(self.queue, refusal.why);
+        }
+        let written = refusal.status.map(|_| status.0);
+        device.recorder().refused(device.session(), seq, self.queue, written, used_len);
+        if let Some(at) = refusal.status {
+            write_status(ring.memory, at, status.0);
+        }
+        device.counters(self.queue).answered.fetch_add(1, Ordering::SeqCst);
+        ring.give_back(refusal.head, used_len);
+    }
+
+    fn handle(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest) {
+        let what = request.what;
+        let (sector, sectors) = what.range().map_or((0, 0), |range| (range.sector, range.sectors));
+        device.counters(self.queue).ops[what.op() as usize].fetch_add(1, Ordering::Relaxed);
+        if device.filter.may_match(what.op(), sector, sectors, self.queue) {
+            self.decide(device, ring, request);
+        } else {
+            self.pass(device, ring, request);
+        }
+    }
+
+    /// A request that no rule can touch: no lock, unless an earlier one waits that it must not overtake.
+    fn pass(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest) {
+        let token = self.issue(device, request);
+        if device.gating.load(Ordering::SeqCst) > 0 {
+            self.settle(device, ring, &mut device.gates(), &token);
+        }
+        let outcome = self.transfer(device, ring).plain(&token.request, token.seq);
+        self.complete(device, ring, token, &outcome);
+    }
+
+    /// A request that a rule may touch. Its place in the arrival order, its decision and its parking are one step: a
+    /// later request on another queue either comes after all of it or sees `gating`.
+    fn decide(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest) {
+        let mut gates = device.gates();
+        device.gating.fetch_add(1, Ordering::SeqCst);
+        let mut token = self.issue(device, request);
+        let elapsed_ms = device.elapsed_ms();
+        let decision = ask(&mut gates.engine, device, &token, elapsed_ms);
+        device.recorder().decisions(&decision.log);
+        token.fired = !decision.log.is_empty();
+        gates.release(&decision.released);
+        if decision.gate != Gate::Open {
+            let mut transfer = self.transfer(device, ring);
+            gates.park(token, &decision.gate, decision.work, elapsed_ms, &mut transfer);
+            return;
+        }
+        // What this arrival let go was there first.
+        self.answer_ready(device, ring, &mut gates);
+        self.settle(device, ring, &mut gates, &token);
+        drop(gates);
+        let outcome = self.transfer(device, ring).carry_out(&token.request, &decision.work, token.seq);
+        device.gating.fetch_sub(1, Ordering::SeqCst);
+        self.complete(device, ring, token, &outcome);
+    }
+
+    fn issue(&self, device: &Device, request: GuestRequest) -> InFlight {
+        let seq = device.next_seq.fetch_add(1, Ordering::SeqCst);
+        let token = InFlight::new(request, seq, self.queue, device.session());
+        device.recorder().issue(&token, || device.inflight().saturating_sub(1));
+        token
+    }
+
+    /// Makes earlier parked writes to the same sectors touch the disk before this request does.
+    fn settle(&mut self, device: &Device, ring: &Ring<'_>, gates: &mut Gates, token: &InFlight) {
+        if let Some(range) = token.request.what.range() {
+            gates.settle_before(token.seq, range, &mut self.transfer(device, ring));
+        }
+    }
+
+    /// Lets go what is due, and answers what was let go.
+    fn leave_gates(&mut self, device: &Device, ring: &mut Ring<'_>) {
+        if device.gating.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut gates = device.gates();
+        let records = gates.expire(self.queue, Instant::now());
+        device.recorder().decisions(&records);
+        self.answer_ready(device, ring, &mut gates);
+    }
+
+    fn answer_ready(&mut self, device: &Device, ring: &mut Ring<'_>, gates: &mut Gates) {
+        while let Some(mut parked) = gates.take_ready(self.queue) {
+            device.gating.fetch_sub(1, Ordering::SeqCst);
+            self.settle(device, ring, gates, &parked.token);
+            let outcome = parked.touch(&mut self.transfer(device, ring));
+            let line = Gates::line_of(&parked);
+            self.complete(device, ring, parked.token, &outcome);
+            // The next of the line may be another queue's: its guest must not hear of that one first.
+            if gates.turn_passes(line, self.queue) {
+                ring.signal();
+            }
+            gates.answered(line);
+        }
+    }
+
+    fn complete(&self, device: &Device, ring: &mut Ring<'_>, token: InFlight, outcome: &Outcome) {
+        device.counters(self.queue).answered.fetch_add(1, Ordering::SeqCst);
+        token.complete(ring, device.recorder(), outcome);
+    }
+
+    fn transfer<'a>(&'a mut self, device: &'a Device, ring: &'a Ring<'_>) -> Transfer<'a> {
+        Transfer { device, memory: ring.memory, scratch: &mut self.scratch, write_through: ring.write_through }
+    }
+}
+
+/// Puts the request to the script.
+fn ask(engine: &mut fault_injection::Engine, device: &Device, token: &InFlight, elapsed_ms: u64) -> Decision {
+    let piece = whole(&token.request);
+    let request = Request {
+        op: token.request.what.op(),
+        sector: piece.sector,
+        sectors: piece.sectors,
+        queue: token.queue,
+        inflight: device.inflight().saturating_sub(1),
+    };
+    engine.decide(Arrival { seq: token.seq, elapsed_ms }, &request)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! A run of the device, from its arguments to its exit code.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fault_injection::{DeviceFacts, Engine, Problem, Script, Source};
+use serde_json::json;
+
+use crate::args::Serve;
+use crate::config::Offer;
+use crate::control::Control;
+use crate::device::{Device, Parts};
+use crate::disk::{Disk, DiskOptions};
+use crate::error::StartError;
+use crate::frontend::{Frontend, Woken};
+use crate::overlay::Overlay;
+use crate::recorder::{Output, Recorder};
+use crate::transfer::ID_BYTES;
+
+/// How a run ended, in the terms of DESIGN's exit codes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// 0
+    Clean,
+    /// 3: these `expect`s were not met.
+    Unmet(Vec<String>),
+    /// 4: the host failed.
+    HostFailed(String),
+}
+
+impl Ending {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Ending::Clean => 0,
+            Ending::Unmet(_) => 3,
+            Ending::HostFailed(_) => 4,
+        }
+    }
+}
+
+/// A device that is ready for front-ends.
+pub struct Server {
+    device: Arc<Device>,
+    frontend: Frontend,
+    once: bool,
+    _control: Option<Control>,
+}
+
+impl Server {
+    /// Checks everything, and only then makes files and sockets.
+    pub fn prepare(args: &Serve) -> Result<Server, StartError> {
+        let image = check_arguments(args)?;
+        let (script, warnings) = load_scripts(&args.faults)?;
+        for warning in &warnings {
+            eprintln!("{warning}");
+        }
+        let limits = script.device();
+        let read_only = args.read_only || limits.read_only.unwrap_or(false);
+        let disk = Disk::open(image, DiskOptions { read_only, direct: args.direct, raw: args.raw })?;
+        let offer = Offer::new(disk.capacity_sectors(), disk.direct_bytes(), args.num_queues, read_only, limits);
+        check_against_image(&script, &disk, &offer)?;
+        disk.warn_if_space_is_short();
+        let script = Arc::new(script);
+        let engine = Engine::new(script.clone(), args.seed);
+        let frontend = match (&args.socket_path, args.fd) {
+            (Some(path), None) => Frontend::listen(path)?,
+            (None, Some(fd)) => Frontend::inherit(fd)?,
+            _ => return Err(StartError::Arguments("give --socket-path PATH or --fd N, and not both".into())),
+        };
+        let recorder = recorder(args, &engine, &offer, &disk)?;
+        let overlay = Overlay::new(args.overlay_file.as_deref().map(create).transpose()?);
+        let serial = args.serial.clone();
+        let device = Arc::new(Device::new(Parts { disk, overlay, offer, engine, script, recorder, serial }));
+        let control = match &args.control_path {
+            Some(path) => Some(Control::start(path, device.clone())?),
+            None => None,
+        };
+        let once = args.once || frontend.is_single();
+        Ok(Server { device, frontend, once, _control: control })
+    }
+
+    /// The device, for those who look at it from the same process.
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// Serves until `stop` is readable, or until the one front-end has left.
+    pub fn run(mut self, stop: &impl AsFd) -> Ending {
+        let served = self.serve(stop);
+        self.device.stopping.store(true, Ordering::SeqCst);
+        let device = &self.device;
+        let flushed = device.disk.flush();
+        let totals = device.totals();
+        let unmet = totals.unmet.clone();
+        let recorded = device.recorder().finish(totals);
+        if let Some(error) = device.disk.first_error() {
+            return Ending::HostFailed(error.to_string());
+        }
+        if let Err(error) = served {
+            return Ending::HostFailed(error.to_string());
+        }
+        if let Err(error) = flushed {
+            return Ending::HostFailed(error.to_string());
+        }
+        if let Err(error) = recorded {
+            return Ending::HostFailed(error.to_string());
+        }
+        if crate::inflight::dropped() > 0 {
+            return Ending::HostFailed("a request was dropped without an answer: a bug of vhost-blk".into());
+        }
+        if unmet.is_empty() { Ending::Clean } else { Ending::Unmet(unmet) }
+    }
+
+    fn serve(&mut self, stop: &impl AsFd) -> Result<(), StartError> {
+        loop {
+            let Some(connection) = self.frontend.accept(&self.device, stop)? else { return Ok(()) };
+            let served = connection.serve(&self.device, stop);
+            let woken = served.map_err(|source| StartError::Host { what: "bring the queues to rest", source })?;
+            if woken == Woken::Stop || self.once {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn check_arguments(args: &Serve) -> Result<&Path, StartError> {
+    let refuse = |text: &str| Err(StartError::Arguments(text.to_string()));
+    if args.replay.is_some() {
+        return refuse("--replay is not carried out yet; run the script itself with its --seed");
+    }
+    if args.serial.len() > ID_BYTES {
+        return refuse("--serial takes at most 20 bytes (virtio 1.3, 5.2.6)");
+    }
+    if args.socket_path.is_some() == args.fd.is_some() {
+        return refuse("give --socket-path PATH or --fd N");
+    }
+    match &args.blk_file {
+        Some(image) => Ok(image),
+        None => refuse("give the image: --blk-file PATH (make one with: truncate -s 1G PATH)"),
+    }
+}
+
+/// Loads and merges scripts; none at all is a device that behaves.
+pub fn load_scripts(files: &[PathBuf]) -> Result<(Script, Vec<Problem>), StartError> {
+    if files.is_empty() {
+        return Ok((Script::empty(), Vec::new()));
+    }
+    let read = |path: &PathBuf| match std::fs::read_to_string(path) {
+        Ok(text) => Ok((path.display().to_string(), text)),
+        Err(source) => Err(StartError::ReadScript { path: path.clone(), source }),
+    };
+    let texts: Vec<(String, String)> = files.iter().map(read).collect::<Result<_, _>>()?;
+    let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
+    let loaded = fault_injection::load(&sources).map_err(|problems| StartError::Script(problems.0))?;
+    Ok((loaded.script, loaded.warnings))
+}
+
+fn check_against_image(script: &Script, disk: &Disk, offer: &Offer) -> Result<(), StartError> {
+    let facts = DeviceFacts {
+        capacity_sectors: disk.capacity_sectors(),
+        queues: offer.queues,
+        logical_block_bytes: offer.block_bytes,
+    };
+    let (warnings, errors): (Vec<_>, Vec<_>) = script.check_device(&facts).into_iter().partition(Problem::is_warning);
+    for warning in &warnings {
+        eprintln!("{warning}");
+    }
+    if !errors.is_empty() {
+        return Err(StartError::Script(errors));
+    }
+    if offer.capacity_sectors == 0 {
+        let text = format!("{} is smaller than one block of {} bytes", disk.path().display(), offer.block_bytes);
+        return Err(StartError::Arguments(text));
+    }
+    if u64::from(offer.block_bytes) < disk.direct_bytes() {
+        let text = format!(
+            "--direct on this host disk needs blocks of {} bytes, the script asks for {}; leave out --direct",
+            disk.direct_bytes(),
+            offer.block_bytes
+        );
+        return Err(StartError::Arguments(text));
+    }
+    Ok(())
+}
+
+fn recorder(args: &Serve, engine: &Engine, offer: &Offer, disk: &Disk) -> Result<Recorder, StartError> {
+    let decisions = engine.header(offer.queues);
+    let trace = json!({
+        "ev": "header",
+        "trace": 1,
+        "version": env!("CARGO_PKG_VERSION"),
+        "image": disk.path(),
+        "capacity_sectors": offer.capacity_sectors,
+        "block_bytes": offer.block_bytes,
+        "seg_max": offer.seg_max,
+        "queues": offer.queues,
+        "read_only": offer.read_only,
+        "seed": decisions.seed,
+        "deterministic": decisions.deterministic,
+        "why": decisions.why,
+        "rules": decisions.rules,
+    });
+    let decisions = serde_json::to_string(&decisions).map_err(io::Error::other);
+    let host = |source| StartError::Host { what: "start the record", source };
+    let output = |path: &Option<PathBuf>, header: String| match path {
+        Some(path) => Ok::<_, StartError>(Some(Output { path: path.clone(), file: create(path)?, header })),
+        None => Ok(None),
+    };
+    let trace = output(&args.trace_file, trace.to_string())?;
+    let decisions = output(&args.decisions_file, decisions.map_err(host)?)?;
+    Recorder::start(trace, decisions).map_err(host)
+}
+
+fn create(path: &Path) -> Result<File, StartError> {
+    File::create(path).map_err(|source| StartError::Output { path: path.to_path_buf(), source })
+}

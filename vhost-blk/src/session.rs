@@ -1,0 +1,271 @@
+//! One front-end connection, as the `vhost-user-backend` crate sees it: negotiation, and a thread per queue.
+//!
+//! When a ring stops, its thread is asked to drain it and the answer to the front-end waits for that, so that nothing is
+//! written into the guest's memory once the front-end believes the ring to be at rest.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use vhost::vhost_user::{Backend, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringT};
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
+use virtio_queue::QueueT;
+use vm_memory::GuestAddressSpace;
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use vmm_sys_util::timerfd::TimerFd;
+
+use crate::device::Device;
+use crate::queue::{QueueWorker, Ring};
+use crate::record::Session as SessionEvent;
+use crate::request::Memory;
+use crate::timer::arm;
+use crate::vring::{SharedMemory, Vring, notify};
+
+/// virtio-blk rings need no more; 1024 is QEMU's own limit.
+const MAX_QUEUE_SIZE: usize = 1024;
+
+/// A host whose disk hangs longer than this under a stopping ring gets an error instead of a front-end that waits for ever.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+struct QueueThread {
+    worker: Mutex<QueueWorker>,
+    timer: Mutex<TimerFd>,
+    armed: AtomicBool,
+    wake: Arc<EventFd>,
+    exit: Mutex<Option<EventNotifier>>,
+    drains: Mutex<Vec<Sender<()>>>,
+}
+
+/// A connection.
+pub struct Session {
+    device: Arc<Device>,
+    /// The guest's memory as the front-end changes it.
+    pub memory: SharedMemory,
+    queues: Vec<QueueThread>,
+    acked_features: AtomicU64,
+    writeback: AtomicBool,
+    /// The connection is ending: nothing more is taken from its rings.
+    closing: AtomicBool,
+    backend_channel: Mutex<Option<Backend>>,
+}
+
+impl Session {
+    /// A connection that has negotiated nothing yet.
+    pub fn new(device: Arc<Device>) -> io::Result<Session> {
+        let queues: Vec<QueueThread> = (0..device.offer.queues).map(queue_thread).collect::<io::Result<_>>()?;
+        let mut gates = device.gates();
+        for (queue, thread) in (0..).zip(&queues) {
+            gates.set_wake(queue, Some(thread.wake.clone()));
+        }
+        drop(gates);
+        let writeback = AtomicBool::new(device.offer.write_cache);
+        let (acked_features, closing) = (AtomicU64::new(0), AtomicBool::new(false));
+        let backend_channel = Mutex::new(None);
+        let memory = SharedMemory::new(Memory::new());
+        Ok(Session { device, memory, queues, acked_features, writeback, closing, backend_channel })
+    }
+
+    /// Adds timer and wake-up of every queue to its thread's epoll.
+    pub fn register(self: &Arc<Self>, daemon: &VhostUserDaemon<Arc<Session>>) -> io::Result<()> {
+        for (thread, handler) in self.queues.iter().zip(daemon.get_epoll_handlers()) {
+            let timer = lock(&thread.timer).as_raw_fd();
+            handler.register_listener(timer, EventSet::IN, self.timer_event().into())?;
+            handler.register_listener(thread.wake.as_raw_fd(), EventSet::IN, self.wake_event().into())?;
+        }
+        Ok(())
+    }
+
+    /// Takes nothing more, and answers or gives up everything in flight.
+    pub fn settle(&self) -> io::Result<()> {
+        self.closing.store(true, Ordering::SeqCst);
+        self.drain_all()
+    }
+
+    /// Answers or gives up everything in flight, on every queue.
+    fn drain_all(&self) -> io::Result<()> {
+        (0..self.queues.len()).try_for_each(|queue| self.drain(queue))
+    }
+
+    /// Ends the queue threads. Settle first.
+    pub fn end(&self) {
+        let mut gates = self.device.gates();
+        for (queue, thread) in (0..).zip(&self.queues) {
+            gates.set_wake(queue, None);
+            if let Some(exit) = &*lock(&thread.exit) {
+                let _ = exit.notify();
+            }
+        }
+    }
+
+    fn drain(&self, queue: usize) -> io::Result<()> {
+        let thread = self.queues.get(queue).ok_or(io::ErrorKind::InvalidInput)?;
+        let (done, wait) = channel();
+        lock(&thread.drains).push(done);
+        thread.wake.write(1)?;
+        wait.recv_timeout(DRAIN_LIMIT)
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("queue {queue} did not come to rest in 30 s")))
+    }
+
+    /// Data must be durable before a write is answered, unless the driver flushes (virtio 1.3, 5.2.5.2).
+    fn write_through(&self) -> bool {
+        let acked = |bit: u32| self.acked_features.load(Ordering::SeqCst) & 1 << bit != 0;
+        !acked(VIRTIO_BLK_F_FLUSH) || acked(VIRTIO_BLK_F_CONFIG_WCE) && !self.writeback.load(Ordering::SeqCst)
+    }
+
+    fn timer_event(&self) -> u16 {
+        self.device.offer.queues + 1
+    }
+
+    fn wake_event(&self) -> u16 {
+        self.device.offer.queues + 2
+    }
+
+    fn turn(&self, queue: u16, vring: &Vring) {
+        let thread = &self.queues[usize::from(queue)];
+        let write_through = self.write_through();
+        let mut worker = lock(&thread.worker);
+        let drains = std::mem::take(&mut *lock(&thread.drains));
+        let mut state = vring.get_mut();
+        let open = !self.closing.load(Ordering::SeqCst) && drains.is_empty();
+        let take = open && state.is_enabled() && state.get_queue().ready();
+        let call = vring.call();
+        let signal = || call.iter().for_each(|call| notify(call));
+        let memory = self.memory.memory();
+        let mut ring = Ring::new(state.get_queue_mut(), &memory, write_through, &signal);
+        worker.turn(&self.device, &mut ring, take);
+        if !drains.is_empty() {
+            worker.drain(&self.device, &mut ring);
+        }
+        drop(state);
+        self.arm_timer(queue);
+        for done in drains {
+            let _ = done.send(());
+        }
+    }
+}
+
+impl Session {
+    /// Sets the timer for the queue's next deadline. Without faults it is neither set nor looked at.
+    fn arm_timer(&self, queue: u16) {
+        let thread = &self.queues[usize::from(queue)];
+        let parked = self.device.gating.load(Ordering::SeqCst) > 0;
+        if !parked && !thread.armed.load(Ordering::SeqCst) {
+            return;
+        }
+        let next = parked.then(|| self.device.gates().next_deadline(queue)).flatten();
+        thread.armed.store(next.is_some(), Ordering::SeqCst);
+        if let Err(error) = arm(&mut lock(&thread.timer), next) {
+            self.device.report_failure(&format!("cannot set the timer of queue {queue}: {error}"), false);
+        }
+    }
+}
+
+fn queue_thread(queue: u16) -> io::Result<QueueThread> {
+    Ok(QueueThread {
+        worker: Mutex::new(QueueWorker::new(queue)),
+        timer: Mutex::new(TimerFd::new().map_err(|errno| io::Error::from_raw_os_error(errno.errno()))?),
+        armed: AtomicBool::new(false),
+        wake: Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?),
+        exit: Mutex::new(None),
+        drains: Mutex::new(Vec::new()),
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl VhostUserBackend for Session {
+    type Bitmap = ();
+    type Vring = Vring;
+
+    fn num_queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    fn max_queue_size(&self) -> usize {
+        MAX_QUEUE_SIZE
+    }
+
+    fn features(&self) -> u64 {
+        self.device.offer.features() | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    fn acked_features(&self, features: u64) {
+        self.acked_features.store(features, Ordering::SeqCst);
+        self.device.begin_session(SessionEvent::Features);
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        use VhostUserProtocolFeatures as Feature;
+        Feature::CONFIG
+            | Feature::MQ
+            | Feature::REPLY_ACK
+            | Feature::CONFIGURE_MEM_SLOTS
+            | Feature::BACKEND_REQ
+            | Feature::RESET_DEVICE
+    }
+
+    fn reset_device(&self) {
+        if let Err(error) = self.drain_all() {
+            self.device.report_failure(&format!("reset: {error}"), false);
+        }
+        self.writeback.store(self.device.offer.write_cache, Ordering::SeqCst);
+        self.device.begin_session(SessionEvent::Reset);
+    }
+
+    fn set_event_idx(&self, _enabled: bool) {}
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        self.device.offer.read_space(self.writeback.load(Ordering::SeqCst), offset, size)
+    }
+
+    fn set_config(&self, offset: u32, buf: &[u8]) -> io::Result<()> {
+        if let Some(writeback) = self.device.offer.written_cache_mode(offset, buf) {
+            self.writeback.store(writeback, Ordering::SeqCst);
+            // What was answered under the old mode is durable under the new one.
+            if !writeback {
+                self.device.disk.flush().map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn update_memory(&self, _memory: SharedMemory) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_backend_req_fd(&self, backend: Backend) {
+        *lock(&self.backend_channel) = Some(backend);
+    }
+
+    fn queues_per_thread(&self) -> Vec<u64> {
+        (0..self.queues.len()).map(|queue| 1 << queue).collect()
+    }
+
+    fn exit_event(&self, thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
+        let (consumer, notifier) = new_event_consumer_and_notifier(EventFlag::CLOEXEC | EventFlag::NONBLOCK).ok()?;
+        *lock(&self.queues[thread_index].exit) = notifier.try_clone().ok();
+        Some((consumer, notifier))
+    }
+
+    fn stop_vring(&self, queue_index: u32) -> io::Result<()> {
+        self.drain(queue_index as usize)
+    }
+
+    fn handle_event(&self, event: u16, _evset: EventSet, vrings: &[Vring], thread_id: usize) -> io::Result<()> {
+        // The timer needs no reading: `turn` sets it anew, and that empties it. To read it could wait for ever, since the
+        // event may be older than the last setting.
+        if event == self.wake_event() {
+            let _ = self.queues[thread_id].wake.read();
+        }
+        self.turn(thread_id as u16, &vrings[0]);
+        Ok(())
+    }
+}
