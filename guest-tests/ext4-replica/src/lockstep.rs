@@ -72,6 +72,7 @@ impl Replica {
             bios: 0,
             folios: 0,
             worker_starts: 0,
+            woken: None,
         }
     }
 }
@@ -97,6 +98,7 @@ pub struct Lockstep {
     bios: u32,
     folios: usize,
     worker_starts: u32,
+    woken: Option<(usize, TaskId)>,
 }
 
 /// A guest task, as far as the path knows it.
@@ -134,6 +136,7 @@ type Stepped = Result<(), Misfit>;
 impl Lockstep {
     /// What the path answers to the next stimulus. A misfit has no effect.
     pub fn step(&mut self, stimulus: &Stimulus) -> Result<Vec<Response>, Misfit> {
+        self.woken = None;
         let stepped = self.take(stimulus);
         self.let_late_workers_go();
         let responses = self.path.take_responses();
@@ -149,6 +152,12 @@ impl Lockstep {
     /// conversion: in the guest it may have belonged to this round or to the next.
     pub fn raced(&self) -> &BTreeSet<u32> {
         &self.raced
+    }
+
+    /// Of the last step: the place from which on its responses are not those of the stimulus's own thread, but of a worker
+    /// that had waited for it (see [`Setup::late_splices`]), and that worker.
+    pub fn woken(&self) -> Option<(usize, TaskId)> {
+        self.woken
     }
 
     /// Numbers of io_ends born and bios opened so far.
@@ -383,6 +392,7 @@ impl Lockstep {
 
     fn splice(&mut self, ino: Ino, window: Window) {
         if window.waits {
+            self.woken.get_or_insert((self.path.responded(), window.worker));
             self.run_task(window.worker);
             self.workers.insert(ino, Window { waits: false, listed: 0, ..window });
         }

@@ -173,6 +173,11 @@ impl Path {
         std::mem::take(&mut self.responses)
     }
 
+    /// Responses not taken yet.
+    pub(crate) fn responded(&self) -> usize {
+        self.responses.len()
+    }
+
     pub(crate) fn respond(&mut self, response: Response) {
         self.responses.push(response);
     }

@@ -1,0 +1,80 @@
+//! Steps the replica through a joined trace, and notes for each response what caused it and on which thread.
+
+use super::join::Joined;
+use ext4_replica::{Misfit, NotPredicted, Replica, Setup};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use writeback_events::{Entry, Response, TaskId};
+
+/// The thread of execution that something belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Context {
+    /// A task.
+    Task(TaskId),
+    /// Interrupts of a CPU.
+    Interrupt(u16),
+}
+
+impl Context {
+    /// That of a trace entry.
+    pub fn of(entry: &Entry) -> Context {
+        if entry.interrupt { Context::Interrupt(entry.cpu) } else { Context::Task(entry.task) }
+    }
+}
+
+impl std::fmt::Display for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Context::Task(task) => write!(f, "task {task}"),
+            Context::Interrupt(cpu) => write!(f, "an interrupt on CPU {cpu}"),
+        }
+    }
+}
+
+/// A response of the replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caused {
+    /// `seq` of the stimulus that caused it.
+    pub seq: u64,
+    /// The thread that takes this step.
+    pub context: Context,
+    /// The step.
+    pub response: Response,
+}
+
+/// What the replica made of a trace.
+#[derive(Clone, Debug, Default)]
+pub struct Followed {
+    /// Its responses, in order.
+    pub responses: Vec<Caused>,
+    /// Stimuli that did not fit, with their `seq`.
+    pub misfits: Vec<(u64, Misfit)>,
+    /// Operations whose result it could not know.
+    pub not_predicted: Vec<NotPredicted>,
+    /// Worker starts that were raced for.
+    pub raced: BTreeSet<u32>,
+}
+
+/// Steps a replica through the stimuli of `joined`.
+pub fn follow(setup: &Setup, joined: &Joined) -> Followed {
+    let mut lockstep = Replica::lockstep(setup.clone(), joined.stimuli.iter().map(|placed| &placed.stimulus));
+    let mut followed = Followed::default();
+    for placed in &joined.stimuli {
+        let responses = match lockstep.step(&placed.stimulus) {
+            Ok(responses) => responses,
+            Err(misfit) => {
+                followed.misfits.push((placed.seq, misfit));
+                continue;
+            }
+        };
+        let (woken_at, worker) = lockstep.woken().unwrap_or((usize::MAX, TaskId(0)));
+        for (place, response) in responses.into_iter().enumerate() {
+            let context = if place >= woken_at { Context::Task(worker) } else { placed.context };
+            followed.responses.push(Caused { seq: placed.seq, context, response });
+        }
+    }
+    followed.not_predicted = lockstep.not_predicted().to_vec();
+    followed.raced = lockstep.raced().clone();
+    followed
+}

@@ -1,0 +1,112 @@
+//! Lays what the guest did beside what the replica says it should have done.
+//!
+//! Pure: decoded trace and device record in, judgement out. Three parts: [`join`] gives the guest's answered requests the
+//! device's statuses, so that they become stimuli; [`follow`] steps the replica through them; `compare` holds the two sides
+//! against each other. The replica is handed stimuli only, the comparison responses only.
+//!
+//! Nothing is passed over to find a place where the two agree again: the first response of a subject that has no
+//! counterpart makes it different. Where nothing could be compared the judgement is `unjudged`, never `same`.
+
+mod compare;
+mod exceptions;
+mod flip;
+mod follow;
+mod join;
+
+#[cfg(test)]
+mod tests;
+
+pub use compare::{Allowed, Difference, IoEndJudgement};
+pub use exceptions::{Condition, Exception, Exceptions, ExceptionsError, Side};
+pub use flip::{Flip, MayStay, flips};
+pub use follow::{Caused, Context, Followed, follow};
+pub use join::{DeviceRequest, JoinError, Joined, Placed, join};
+
+use crate::verdict::{Compared, Outcome};
+use ext4_replica::Setup;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use writeback_events::{Entry, IoEndId, RequestId, Response};
+
+/// What there is to judge.
+#[derive(Clone, Debug)]
+pub struct Case<'a> {
+    /// The guest's trace, decoded, whole and in order.
+    pub entries: &'a [Entry],
+    /// The device's requests in the order in which they arrived.
+    pub device: &'a [DeviceRequest],
+    /// Virtqueues the device had.
+    pub queues: u16,
+    /// CPUs the guest had.
+    pub cpus: u16,
+    /// The replica to compare with.
+    pub setup: Setup,
+    /// Differences that are allowed.
+    pub exceptions: &'a Exceptions,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Judgement {
+    /// The one word.
+    pub verdict: Outcome,
+    /// The reason, as a sentence.
+    pub why: String,
+    /// How much was compared.
+    pub compared: Compared,
+    /// Where the two part first.
+    pub first_difference: Option<Difference>,
+    /// Verdict of each io_end the guest or the replica saw.
+    pub io_ends: BTreeMap<IoEndId, IoEndJudgement>,
+    /// Differences that a listed exception allows, and results that could not be predicted.
+    pub allowed: Vec<Allowed>,
+    /// What the replica answered, each with the `seq` of the stimulus that caused it.
+    #[serde(skip)]
+    pub replica: Vec<(u64, Response)>,
+    /// Which of the device's requests (by place in its record) each of the guest's is.
+    #[serde(skip)]
+    pub joined: BTreeMap<RequestId, usize>,
+}
+
+/// Judges a case.
+pub fn judge(case: &Case<'_>) -> Judgement {
+    match join(case.entries, case.device, case.queues) {
+        Ok(joined) => judge_joined(case, joined),
+        Err(error) => unjudged(error),
+    }
+}
+
+fn judge_joined(case: &Case<'_>, joined: Joined) -> Judgement {
+    let mut setup = case.setup.clone();
+    let mut followed = follow(&setup, &joined);
+    let mut judgement = compare::compare(case, &joined, &followed);
+    // A worker's trace shows that it starts, not when it takes the list. Each start that was raced for is tried the other
+    // way where the two sides part, and kept if they then part later or not at all.
+    for start in followed.raced.clone() {
+        let Some(parts) = judgement.first_difference.as_ref().map(|difference| difference.seq) else { break };
+        setup.late_splices.insert(start);
+        let other = follow(&setup, &joined);
+        let otherwise = compare::compare(case, &joined, &other);
+        if otherwise.first_difference.as_ref().is_none_or(|difference| difference.seq > parts) {
+            (followed, judgement) = (other, otherwise);
+        } else {
+            setup.late_splices.remove(&start);
+        }
+    }
+    judgement.replica = followed.responses.into_iter().map(|caused| (caused.seq, caused.response)).collect();
+    judgement.joined = joined.device_of;
+    judgement
+}
+
+fn unjudged(error: JoinError) -> Judgement {
+    Judgement {
+        verdict: if error.guest_is_to_blame() { Outcome::Different } else { Outcome::Unjudged },
+        why: error.to_string(),
+        compared: Compared::default(),
+        first_difference: None,
+        io_ends: BTreeMap::new(),
+        allowed: Vec::new(),
+        replica: Vec::new(),
+        joined: BTreeMap::new(),
+    }
+}
