@@ -4,6 +4,7 @@
 //! VM: `judge` makes the verdict from that folder alone, so `replay` gives the same bytes.
 
 pub mod args;
+pub mod differ;
 pub mod disk;
 pub mod end_state;
 pub mod expectation;

@@ -187,7 +187,9 @@ impl<'a> Comparison<'a> {
         let only = |side, response| exceptions.only(self.dialect, side, response);
         let (entry, side) = (differ.map(|entry| (entry, None)))
             .or_else(|| ours.and_then(|ours| only(Side::Guest, ours)).map(|entry| (entry, Some(Side::Guest))))
-            .or_else(|| theirs.and_then(|theirs| only(Side::Replica, theirs)).map(|entry| (entry, Some(Side::Replica))))?;
+            .or_else(|| {
+                theirs.and_then(|theirs| only(Side::Replica, theirs)).map(|entry| (entry, Some(Side::Replica)))
+            })?;
         let (id, why) = (entry.id.clone(), entry.reason.clone());
         let (guest, replica) = match side {
             None => (guest, replica),
@@ -381,7 +383,10 @@ impl<'a> Comparison<'a> {
                 io_end: Some(*io_end),
                 guest: first.guest.clone(),
                 replica: first.replica.clone(),
-                why: format!("{} of {all} responses of io_end {io_end} differ where it is allowed; that is too many", allowed.len()),
+                why: format!(
+                    "{} of {all} responses of io_end {io_end} differ where it is allowed; that is too many",
+                    allowed.len()
+                ),
                 subject: Some(Subject::IoEnd(*io_end)),
                 rank: Rank::Compared,
             });
@@ -412,7 +417,10 @@ impl<'a> Comparison<'a> {
             None if self.allowed.is_empty() => (Outcome::Same, format!("guest and replica agree in {much}")),
             None => {
                 let allowed = self.allowed.len();
-                (Outcome::Allowed, format!("guest and replica agree in {much}, and differ in {allowed} where it is allowed"))
+                (
+                    Outcome::Allowed,
+                    format!("guest and replica agree in {much}, and differ in {allowed} where it is allowed"),
+                )
             }
         }
     }

@@ -117,9 +117,8 @@ impl Exceptions {
             return None;
         }
         let kind = kind(response);
-        let fits = |entry: &&Exception| {
-            entry.dialects.contains(&dialect) && entry.response == kind && holds(&entry.condition)
-        };
+        let fits =
+            |entry: &&Exception| entry.dialects.contains(&dialect) && entry.response == kind && holds(&entry.condition);
         self.entries.iter().find(fits)
     }
 }

@@ -61,16 +61,18 @@ impl Flip {
 /// All flips of the responses at the places (in `entries`) that `picks` picks.
 pub fn flips<'a>(entries: &'a [Entry], picks: impl Fn(&Entry) -> bool + 'a) -> impl Iterator<Item = Flip> + 'a {
     let places = entries.iter().enumerate().filter(move |(_, entry)| picks(entry));
-    places.filter_map(|(place, entry)| match &entry.body {
-        Body::Response(response) => Some(flips_at(entries, place, response)),
-        _ => None,
-    })
-    .flatten()
+    places
+        .filter_map(|(place, entry)| match &entry.body {
+            Body::Response(response) => Some(flips_at(entries, place, response)),
+            _ => None,
+        })
+        .flatten()
 }
 
 fn flips_at(entries: &[Entry], place: usize, response: &Response) -> Vec<Flip> {
     let ev = ev(response);
-    let flip = |done, field, entries| Flip { done, ev: ev.clone(), field, seq: entries_seq(place, &entries), entries };
+    let seq = entries[place].seq;
+    let flip = |done, field, entries: Vec<Entry>| Flip { done, ev: ev.clone(), field, seq, entries };
     let mut flips = Vec::new();
     for (field, changed) in changes(response) {
         let mut entries = entries.to_vec();
@@ -84,13 +86,9 @@ fn flips_at(entries: &[Entry], place: usize, response: &Response) -> Vec<Flip> {
         flips.push(flip("swap", None, swapped));
     }
     let mut dropped = entries.to_vec();
-    let Entry { seq, .. } = dropped.remove(place);
-    flips.push(Flip { done: "drop", ev, field: None, seq, entries: dropped });
+    dropped.remove(place);
+    flips.push(flip("drop", None, dropped));
     flips
-}
-
-fn entries_seq(place: usize, entries: &[Entry]) -> u64 {
-    entries[place].seq
 }
 
 /// The response and the next one change places; nothing if there is no next one or it is the same.

@@ -59,7 +59,9 @@ impl Placed {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant's message says what it is")]
 pub enum JoinError {
-    #[error("the guest's request {request} ({guest}) is not what the device got at that place ({device}); a trace or a record is not whole")]
+    #[error(
+        "the guest's request {request} ({guest}) is not what the device got at that place ({device}); a trace or a record is not whole"
+    )]
     Mismatch { request: RequestId, guest: String, device: String },
     #[error("the guest's request {request} ({guest}) never reached the device; a trace or a record is not whole")]
     NeverArrived { request: RequestId, guest: String },
@@ -67,9 +69,13 @@ pub enum JoinError {
     NeverAnswered { request: RequestId, guest: String },
     #[error("the guest's trace answers request {request}, but it was not issued; the trace is not whole")]
     NeverIssued { request: RequestId },
-    #[error("requests {one} and {other} (sectors {first}..{end}) were in flight at once on several queues with different answers, so which of them got which cannot be told")]
+    #[error(
+        "requests {one} and {other} (sectors {first}..{end}) were in flight at once on several queues with different answers, so which of them got which cannot be told"
+    )]
     Ambiguous { one: RequestId, other: RequestId, first: u64, end: u64 },
-    #[error("the device got {extra} requests more between those of the guest, the first a {device}; a trace is not whole")]
+    #[error(
+        "the device got {extra} requests more between those of the guest, the first a {device}; a trace is not whole"
+    )]
     NeverTraced { extra: usize, device: String },
 }
 
