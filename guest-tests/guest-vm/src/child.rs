@@ -157,8 +157,8 @@ fn spawner() -> Sender<Task> {
 /// Runs a short-lived tool to its end; its output if it succeeded. `package` brings it on Debian.
 pub(crate) fn output(command: &mut Command, package: &'static str) -> Result<Vec<u8>, Error> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let line = || format!("{command:?}").replace('"', "");
-    let text = line();
+    let arguments = command.get_args().map(|argument| argument.to_string_lossy());
+    let text = std::iter::once(program.as_str().into()).chain(arguments).collect::<Vec<_>>().join(" ");
     let output = command.stdin(std::process::Stdio::null()).output().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::Missing { program: program.clone(), package },
         _ => Error::Io { doing: format!("running {program}"), error },

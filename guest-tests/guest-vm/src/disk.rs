@@ -17,9 +17,33 @@ use crate::error::{Doing, Error};
 const E2FSPROGS: &str = "e2fsprogs";
 
 /// No default of the machine's /etc/mke2fs.conf may reach the image.
-const MKE2FS_CONF: &str = "[defaults]\nbase_features =\ndefault_mntopts = acl,user_xattr\nenable_periodic_fsck = 0\n\
-    blocksize = 4096\ninode_size = 256\ninode_ratio = 16384\n[fs_types]\next4 = {\nfeatures =\n}\n\
-    small = {\n}\nfloppy = {\n}\nbig = {\n}\nhuge = {\n}\ndefault = {\n}\n";
+const MKE2FS_CONF: &str = "[defaults]
+base_features = sparse_super
+default_mntopts = acl,user_xattr
+enable_periodic_fsck = 0
+blocksize = 4096
+inode_size = 256
+inode_ratio = 16384
+[fs_types]
+ext4 = {
+inode_size = 256
+}
+floppy = {
+inode_size = 256
+}
+small = {
+inode_size = 256
+}
+default = {
+inode_size = 256
+}
+big = {
+inode_size = 256
+}
+huge = {
+inode_size = 256
+}
+";
 
 /// Debian 12's set for ext4, without what only matters for large disks.
 const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,\

@@ -4,22 +4,34 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use guest_init::protocol::{CTL_PORT, FromGuest, ToGuest};
 
 use super::{Doing, Outcome};
 
+/// QEMU names its ports in messages that arrive some time after the driver was loaded.
+const PORT_WAIT: Duration = Duration::from_secs(60);
+
 /// The device node of the virtio-serial port called `name`.
 pub fn port(name: &str) -> Outcome<PathBuf> {
-    let ports = fs::read_dir("/sys/class/virtio-ports").doing("looking for virtio-serial ports")?;
-    for entry in ports {
-        let entry = entry.doing("looking for virtio-serial ports")?;
-        let named = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
-        if named.trim() == name {
-            return Ok(PathBuf::from("/dev").join(entry.file_name()));
+    let start = Instant::now();
+    loop {
+        match named_port(name) {
+            Some(device) => return Ok(device),
+            None if start.elapsed() < PORT_WAIT => thread::sleep(Duration::from_millis(2)),
+            None => return Err("QEMU offers no such port").doing(format!("looking for the virtio-serial port {name}")),
         }
     }
-    Err("QEMU offers no such port").doing(format!("looking for the virtio-serial port {name}"))
+}
+
+fn named_port(name: &str) -> Option<PathBuf> {
+    let ports = fs::read_dir("/sys/class/virtio-ports").ok()?.filter_map(Result::ok);
+    let is_it =
+        |port: &fs::DirEntry| fs::read_to_string(port.path().join("name")).is_ok_and(|named| named.trim() == name);
+    let device = ports.into_iter().find(is_it).map(|port| PathBuf::from("/dev").join(port.file_name()))?;
+    device.exists().then_some(device)
 }
 
 /// Speaks from any thread; a message is one write.
