@@ -23,8 +23,8 @@ pub struct Engine {
     index: Index,
     filter: Filter,
     rules: Vec<RuleState>,
-    /// Hold rules that end at a count; asked after every request.
-    counted_holds: Vec<u32>,
+    /// Hold rules that end at a point; asked after every request.
+    holds_until_point: Vec<u32>,
     counts: Counts,
     marks: BTreeSet<String>,
     /// Looked up, never walked: its order is chance.
@@ -159,16 +159,17 @@ impl Engine {
         let index = Index::new(&script.rules);
         let filter = Filter::new(&script.rules, &index);
         let rules = script.rules.iter().map(|rule| RuleState::new(rule, &script.rules, seed)).collect();
-        let ends_at_count =
+        let ends_at_point =
             |rule: &Rule| rule.enabled && matches!(&rule.action, Action::Hold { until: HoldUntil::Point(_), .. });
-        let counted_holds = (0..).zip(&script.rules).filter(|(_, rule)| ends_at_count(rule)).map(|(i, _)| i).collect();
+        let holds_until_point =
+            (0..).zip(&script.rules).filter(|(_, rule)| ends_at_point(rule)).map(|(i, _)| i).collect();
         Engine {
             script,
             seed,
             index,
             filter,
             rules,
-            counted_holds,
+            holds_until_point,
             counts: Counts::default(),
             marks: BTreeSet::new(),
             touches: HashMap::new(),
@@ -210,7 +211,7 @@ impl Engine {
         let unit = Unit { seq: arrival.seq, request: *request, split: None, child: None, touch: 0 };
         let mut decision = self.decide_unit(&script, unit, &candidates, (before, with));
         self.candidates = candidates;
-        decision.released = self.released_by_counts(&script);
+        decision.released = self.released_by_points(&script);
         decision
     }
 
@@ -300,7 +301,7 @@ impl Engine {
             }
             Action::Hold { until, max_ms, when } => {
                 self.rules[index as usize].holding = true;
-                played.settle(firing, Outcome::Hold);
+                played.settle(firing, Outcome::Hold {});
                 let until_ms = match until {
                     HoldUntil::Point(crate::rule::Point::Ms(ms)) => Some(*ms),
                     _ => None,
@@ -383,7 +384,7 @@ impl Engine {
                 }
                 Action::Lose {} => {
                     piece.moves = Moves::Lost;
-                    played.settle(firing, Outcome::Lose);
+                    played.settle(firing, Outcome::Lose {});
                 }
                 _ => unreachable!("a split is resolved apart, and no other action is in the transfer stage"),
             }
@@ -481,9 +482,9 @@ impl Engine {
         pieces
     }
 
-    fn released_by_counts(&mut self, script: &Script) -> Vec<RuleIndex> {
+    fn released_by_points(&mut self, script: &Script) -> Vec<RuleIndex> {
         let mut released = Vec::new();
-        for &index in &self.counted_holds {
+        for &index in &self.holds_until_point {
             let state = &mut self.rules[index as usize];
             let Action::Hold { until: HoldUntil::Point(point), .. } = &script.rules[index as usize].action else {
                 continue;
@@ -517,7 +518,7 @@ impl Engine {
         self.counts.elapsed_ms = self.counts.elapsed_ms.max(elapsed_ms);
         self.marks.insert(name.to_string());
         let script = Arc::clone(&self.script);
-        self.released_by_counts(&script)
+        self.released_by_points(&script)
     }
 
     /// Finds the `hold` rule whose requests the user wants released now. Later matches of it are held again. `None`: no
@@ -645,6 +646,3 @@ fn record(script: &Script, unit: &Unit, firing: Firing) -> Record {
         outcome: firing.outcome.expect("every firing is settled by its stage"),
     }
 }
-
-#[cfg(test)]
-mod tests;

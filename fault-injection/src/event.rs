@@ -114,14 +114,14 @@ pub enum Outcome {
         moved_bytes: u64,
     },
     /// Nothing moved, and OK was proposed.
-    Lose,
+    Lose {},
     /// Answered late.
     Delay {
         /// Microseconds.
         us: u64,
     },
     /// Held.
-    Hold,
+    Hold {},
     /// Placed in a window.
     Reorder {
         /// The window, from 0.
