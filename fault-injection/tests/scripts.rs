@@ -241,3 +241,34 @@ Expected: rule \"bad\" is carried out 1 to any number of times.
 ";
     assert_eq!(explain(&script), expected);
 }
+
+/// docs/fault-scripts.md teaches by example; an example that does not load teaches the wrong thing.
+#[test]
+fn every_example_in_the_documentation_loads_without_a_warning() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/fault-scripts.md");
+    let text = fs::read_to_string(docs).expect("the page is in the tree");
+    let examples: Vec<&str> = text.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(examples.len(), 9);
+    for example in examples {
+        assert_eq!(shown(&[("docs", example)]), "", "{example}");
+    }
+}
+
+/// Every code a user can meet is explained, and no other.
+#[test]
+fn the_documentation_lists_every_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_to_string(root.join("../docs/fault-scripts.md")).expect("the page is in the tree");
+    let listed: Vec<&str> =
+        docs.lines().filter_map(|line| line.strip_prefix("| ")?.get(..4)).filter(|code| is_code(code)).collect();
+    let sources = ["parse.rs", "reader.rs", "check.rs"]
+        .map(|file| fs::read_to_string(root.join("src").join(file)).expect("readable"));
+    let mut used: Vec<&str> = sources.iter().flat_map(|text| text.split('"')).filter(|word| is_code(word)).collect();
+    used.sort_unstable();
+    used.dedup();
+    assert_eq!(listed, used);
+}
+
+fn is_code(word: &str) -> bool {
+    word.len() == 4 && word.starts_with(['E', 'W']) && word[1..].chars().all(|c| c.is_ascii_digit())
+}
