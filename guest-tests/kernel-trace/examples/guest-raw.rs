@@ -15,7 +15,7 @@ fn main() {
             if shown.is_some() {
                 decoded.entries.iter().for_each(|entry| println!("{}", serde_json::to_string(entry).unwrap()));
             }
-            eprintln!("{:#?}\n{} entries", decoded.totals, decoded.entries.len());
+            eprintln!("{:?}\n{} entries", decoded.totals, decoded.entries.len());
             decoded.losses.describe().iter().for_each(|loss| eprintln!("lost: {loss}"));
             decoded.unplaced.iter().for_each(|event| eprintln!("unplaced: {event:?}"));
         }

@@ -80,8 +80,8 @@ pub struct Totals {
     pub requests: usize,
     /// Requests never answered.
     pub requests_unanswered: usize,
-    /// Pairs of requests of equal operation, sector and length in flight at once: which of the two an answer was for is
-    /// taken to be first come, first served.
+    /// Requests of equal operation, sector and length in flight at once, each with the one before it: which of them an
+    /// answer was for is taken to be first come, first served.
     pub equal_requests_in_flight: Vec<(writeback_events::RequestId, writeback_events::RequestId)>,
     /// Completions without sectors and without a request: the ends of flush sequences, which no device sees.
     pub flush_sequence_ends: usize,
@@ -109,6 +109,7 @@ pub fn decode(raw: &[u8]) -> Result<Decoded, DecodeError> {
     let cpus = streams.len();
     let events = merge(streams, &mut losses, |event: &Event| event.seq);
     losses.no_events = events.is_empty();
+    losses.compare_with_stats(&contents, |cpu| events.iter().filter(|event| event.cpu == cpu).count());
     let mut maker = Maker::new(&events, &formats, &contents.header);
     for at in 0..events.len() {
         maker.event(at);

@@ -570,7 +570,7 @@ impl<'a> Maker<'a> {
             RequestId(self.totals.requests as u64)
         });
         let equal = self.in_flight.entry(key.clone()).or_default();
-        self.totals.equal_requests_in_flight.extend(equal.iter().map(|&other| (other, request)));
+        self.totals.equal_requests_in_flight.extend(equal.back().map(|&other| (other, request)));
         equal.push_back(request);
         let (op, sector, sectors) = (block_op(key.op), key.sector, key.sectors);
         self.stimulus(at, Stimulus::RequestIssued { request, op, sector, sectors });

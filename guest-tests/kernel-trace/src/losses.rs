@@ -15,6 +15,8 @@ pub struct Losses {
     pub overruns: Vec<Overrun>,
     /// Pages before which the kernel says that events are missing.
     pub lost_pages: Vec<LostPages>,
+    /// CPUs of which the file holds another number of events than the kernel has handed out.
+    pub lost_on_the_way: Vec<Shortfall>,
     /// CPUs whose statistics are not there.
     pub cpus_without_stats: Vec<u16>,
     /// CPUs whose time stamps went backwards.
@@ -45,6 +47,17 @@ pub struct Overrun {
     pub counter: String,
     /// How many events.
     pub events: u64,
+}
+
+/// A CPU whose events did not all arrive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shortfall {
+    /// Which.
+    pub cpu: u16,
+    /// Events read from its buffer, as the kernel counted, and left in it.
+    pub recorded: u64,
+    /// Events in the file.
+    pub arrived: u64,
 }
 
 /// A gap before a page.
@@ -89,6 +102,10 @@ impl Losses {
             let events = gap.events.map_or("some".to_string(), |events| events.to_string());
             told.push(format!("CPU {}: {events} events lost before page {}", gap.cpu, gap.page));
         }
+        for shortfall in &self.lost_on_the_way {
+            let Shortfall { cpu, recorded, arrived } = shortfall;
+            told.push(format!("CPU {cpu}: {recorded} events were recorded, {arrived} arrived"));
+        }
         for cpu in &self.cpus_without_stats {
             told.push(format!("CPU {cpu}: no usable buffer statistics"));
         }
@@ -108,6 +125,22 @@ impl Losses {
             losses.read_stats(trailer, contents.header.vcpus);
         }
         losses
+    }
+
+    /// What was read from a buffer, and what was left in it, must be what arrived.
+    pub(crate) fn compare_with_stats(&mut self, contents: &Contents, arrived: impl Fn(u16) -> usize) {
+        let Some(trailer) = &contents.trailer else { return };
+        for cpu in 0..contents.header.vcpus {
+            let text = trailer.cpu_stats.get(usize::from(cpu)).map_or("", String::as_str);
+            let (Some(read), Some(left)) = (counter_of(text, "read events"), counter_of(text, "entries")) else {
+                self.add_without_stats(cpu);
+                continue;
+            };
+            let (recorded, arrived) = (read.saturating_add(left), arrived(cpu) as u64);
+            if recorded != arrived {
+                self.lost_on_the_way.push(Shortfall { cpu, recorded, arrived });
+            }
+        }
     }
 
     /// `  putd        12        0`: event, hits, misses.
@@ -132,10 +165,15 @@ impl Losses {
                 match counter_of(text, counter) {
                     Some(0) => {}
                     Some(events) => self.overruns.push(Overrun { cpu, counter: counter.into(), events }),
-                    None if self.cpus_without_stats.last() == Some(&cpu) => {}
-                    None => self.cpus_without_stats.push(cpu),
+                    None => self.add_without_stats(cpu),
                 }
             }
+        }
+    }
+
+    fn add_without_stats(&mut self, cpu: u16) {
+        if !self.cpus_without_stats.contains(&cpu) {
+            self.cpus_without_stats.push(cpu);
         }
     }
 }

@@ -354,7 +354,8 @@ impl Fields<'_> {
         Ok(RequestKey {
             dev: self.unsigned("dev")?,
             op: operation(&rwbs),
-            sector: self.unsigned("sector")?,
+            // A flush has no place: issued it is shown as 0, completed as the highest number.
+            sector: Some(self.unsigned("sector")?).filter(|&sector| sector != u64::MAX).unwrap_or_default(),
             sectors: self.unsigned("nr_sector")?,
         })
     }
