@@ -1,1 +1,213 @@
+//! The page in a real browser: its script must run to the end, show what it promises, and answer to keys, mouse, wheel and
+//! touch. Chromium is started without a screen; `CHROMIUM` names another one, `REPORT_SCREENSHOTS` a folder to look at.
 
+use super::tests::all;
+use super::*;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// Where a browser is looked for.
+const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+const REMEDY: &str =
+    "the report's tests need Chromium: apt-get install --no-install-recommends chromium, or set CHROMIUM to its path";
+
+/// How the page is looked at.
+#[derive(Clone, Copy)]
+struct Look {
+    width: u32,
+    dark: bool,
+}
+
+const WIDE: Look = Look { width: 1280, dark: false };
+
+fn chromium() -> PathBuf {
+    if let Some(path) = std::env::var_os("CHROMIUM") {
+        return path.into();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<_> = std::env::split_paths(&path).collect();
+    let found =
+        NAMES.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|file| file.is_file());
+    found.expect(REMEDY)
+}
+
+/// Opens a page and returns what Chromium printed.
+fn open(page: &str, look: Look, what: &[&str]) -> Output {
+    let folder = tempfile::tempdir().expect("a folder for the page");
+    let file = folder.path().join("report.html");
+    std::fs::write(&file, page).expect("the page can be written");
+    let mut command = Command::new(chromium());
+    command
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
+        .args(["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"])
+        // Time is the page's own: it runs until nothing is left to do, however slow the machine.
+        .arg("--virtual-time-budget=10000")
+        .arg(format!("--window-size={},1400", look.width))
+        .arg(format!("--blink-settings=preferredColorScheme={}", if look.dark { 0 } else { 1 }))
+        .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
+        .args(what)
+        .arg(format!("file://{}", file.display()))
+        .stdin(Stdio::null());
+    let output = command.output().expect(REMEDY);
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// The page as it stands when its script has done its work.
+fn dom(page: &str, look: Look) -> String {
+    let dom = String::from_utf8(open(page, look, &["--dump-dom"]).stdout).expect("HTML is text");
+    assert!(dom.contains("</html>"), "no page came back: {dom}");
+    dom
+}
+
+/// The same page with a second script behind its own, which its policy would not let run.
+fn driven(page: &str, script: &str, look: Look) -> String {
+    let (before, rest) = page.split_once("<meta http-equiv=\"Content-Security-Policy\"").expect("a policy");
+    let (_, after) = rest.split_once('>').expect("that ends");
+    let driver = format!("<pre id=\"driven\"></pre><script>{}\n{script}</script></body>", include_str!("browser.js"));
+    let dom = dom(&format!("{before}{}", after.replace("</body>", &driver)), look);
+    let (_, rest) = dom.split_once("<pre id=\"driven\">").expect("the driver's place");
+    rest.split_once("</pre>").expect("ends").0.trim().to_owned()
+}
+
+fn assert_whole(name: &str, dom: &str) {
+    assert!(dom.contains("data-ready=\"yes\""), "{name}: the script did not run to its end");
+    assert!(
+        dom.contains("<div id=\"problems\" role=\"alert\" hidden=\"\"></div>"),
+        "{name}: the page reports a problem"
+    );
+}
+
+#[test]
+fn every_sample_opens_without_an_error_and_shows_its_verdict() {
+    for (name, input) in all() {
+        let dom = dom(&render(&input), WIDE);
+        assert_whole(name, &dom);
+        let word = input.verdict["verdict"].as_str().unwrap_or("unjudged");
+        assert!(dom.contains(&format!("data-verdict=\"{word}\"")), "{name}");
+    }
+}
+
+/// Guards the check itself: a script that fails must not look like a page without faults.
+#[test]
+fn a_page_whose_script_fails_says_so() {
+    let page = render(&samples::tiny()).replace("\"items\":[", "\"items\":7,\"lost\":[");
+    let dom = dom(&page, WIDE);
+    assert!(!dom.contains("data-ready"));
+    assert!(dom.contains("parts of it are missing"), "{dom}");
+}
+
+/// The start tag of the flag at the first difference.
+fn flag(dom: &str) -> &str {
+    let (_, rest) = dom.split_once("id=\"difference-flag\"").expect("a flag");
+    rest.split_once('>').expect("a tag ends").0
+}
+
+#[test]
+fn the_first_difference_is_flagged_in_view_and_highlighted_in_its_story() {
+    let dom = dom(&render(&samples::different()), WIDE);
+    let flag = flag(&dom);
+    assert!(flag.contains("data-inside=\"true\"") && !flag.contains("hidden"), "{flag}");
+    assert_eq!(dom.matches("<tr class=\"differs first first-difference\"").count(), 1);
+    assert!(dom.contains("<details class=\"story\" id=\"io_end-2\" open=\"\">"));
+    assert!(dom.contains("<section id=\"first-difference\""));
+}
+
+#[test]
+fn a_run_without_a_difference_shows_no_flag() {
+    let dom = dom(&render(&samples::clean()), WIDE);
+    let flag = flag(&dom);
+    assert!(flag.contains("hidden"), "{flag}");
+    assert!(!dom.contains("<section id=\"first-difference\"") && !dom.contains("<tr class=\"differs"));
+}
+
+#[test]
+fn the_page_follows_the_colour_scheme_and_the_canvas_with_it() {
+    let page = render(&samples::tiny());
+    let corner =
+        "say(document.documentElement.dataset.scheme, getComputedStyle(document.body).backgroundColor, ink());";
+    let light = driven(&page, corner, WIDE);
+    let dark = driven(&page, corner, Look { dark: true, ..WIDE });
+    assert!(light.starts_with("light rgb(244, 246, 249)"), "{light}");
+    assert!(dark.starts_with("dark rgb(15, 19, 26)"), "{dark}");
+    assert_ne!(light.split_whitespace().last(), dark.split_whitespace().last(), "the same canvas in both");
+}
+
+#[test]
+fn texts_from_outside_run_nothing_even_where_the_policy_is_taken_away() {
+    let input = samples::hostile();
+    let seen = driven(&render(&input), "say(document.title === 'owned', document.images.length);", WIDE);
+    assert_eq!(seen, "false 0");
+}
+
+/// In a frame, because a window of Chromium is never that narrow.
+#[test]
+fn nothing_is_cut_off_at_four_hundred_pixels() {
+    let outer = "<!doctype html><html><body><pre id=\"seen\"></pre><iframe style=\"width:400px;border:0\"></iframe><script>\
+        const frame = document.querySelector('iframe');\
+        frame.onload = () => { document.getElementById('seen').textContent = frame.contentWindow.innerWidth + ' '\
+        + frame.contentDocument.documentElement.scrollWidth + ' ' + frame.contentDocument.documentElement.dataset.ready; };\
+        frame.srcdoc = ";
+    for (name, input) in [("different", samples::different()), ("error", samples::error_on_one_bio())] {
+        let dom = dom(&format!("{outer}{};</script></body></html>", html::embed(&render(&input))), WIDE);
+        assert!(dom.contains("<pre id=\"seen\">400 400 yes</pre>"), "{name}: {}", &dom[..dom.len().min(200)]);
+    }
+}
+
+/// Keys, buttons, wheel, mouse and two fingers, one after another; browser.js says what each line shows.
+#[test]
+fn the_timeline_answers_to_keys_buttons_wheel_mouse_and_touch() {
+    let seen = driven(&render(&samples::different()), "drive();", WIDE);
+    let expected = "\
+        at first: the guest's put is selected, in view\n\
+        right: next event of the track\n\
+        left: back\n\
+        down: other track\n\
+        escape: nothing selected\n\
+        d: the difference again\n\
+        plus: narrower\n\
+        minus: wider\n\
+        0: everything\n\
+        f: a fault\n\
+        plain wheel without focus: unchanged\n\
+        ctrl wheel: narrower\n\
+        shift wheel: moved right\n\
+        drag: moved left\n\
+        pinch: narrower\n\
+        click: selects\n\
+        hover: tells\n\
+        device time: axis t\n\
+        table: filtered\n\
+        story: opened";
+    assert_eq!(seen, expected.replace("        ", ""));
+}
+
+#[test]
+fn screenshots_are_taken_light_dark_and_narrow() {
+    let folder = std::env::var_os("REPORT_SCREENSHOTS").map(PathBuf::from);
+    let looks = [("light", WIDE), ("dark", Look { dark: true, ..WIDE }), ("narrow", Look { width: 400, dark: false })];
+    let wanted = if folder.is_some() { all() } else { vec![("different", samples::different())] };
+    for (name, input) in &wanted {
+        let page = render(input);
+        if let Some(folder) = &folder {
+            std::fs::write(folder.join(format!("{name}.html")), &page).expect("the page can be kept");
+        }
+        for (look_name, look) in looks {
+            let png =
+                screenshot(&page, look, folder.as_deref().map(|folder| folder.join(format!("{name}-{look_name}.png"))));
+            assert!(
+                png.starts_with(b"\x89PNG\r\n\x1a\n") && png.len() > 10_000,
+                "{name} {look_name}: {} bytes",
+                png.len()
+            );
+            assert_eq!(png[16..20], look.width.to_be_bytes(), "{name} {look_name}: its width");
+        }
+    }
+}
+
+fn screenshot(page: &str, look: Look, keep: Option<PathBuf>) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a folder for the picture");
+    let file = keep.unwrap_or_else(|| folder.path().join("page.png"));
+    open(page, look, &[&format!("--screenshot={}", Path::new(&file).display())]);
+    std::fs::read(&file).expect("Chromium wrote the picture")
+}

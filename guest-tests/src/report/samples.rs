@@ -330,6 +330,30 @@ pub(super) fn unjudged() -> ReportInput {
     input
 }
 
+/// One page, one bio, one io_end, converted by the worker: small enough to read its whole data.
+pub(super) fn tiny() -> ReportInput {
+    let mut r = Recorder { seq: 10, ..Recorder::default() };
+    r.op("fsync", "/f", 0, |r| {
+        r.stimulus(Stimulus::WritepagesEnter { task: INIT, ino: INO, sync: true });
+        let io_end = r.born();
+        r.stimulus(Stimulus::ExtentMapped { task: INIT, ino: INO, lblk: 0, pblk: 4139, len: 2, unwritten: true });
+        r.folios(0, 2);
+        let bio = r.open(io_end, 2);
+        r.submit(bio, io_end, 33_112, 8192);
+        let request = r.issue(BlockOp::Write, 33_112, 16);
+        r.stimulus(Stimulus::RefDropped { task: INIT, by: PutBy::PutIoEnd });
+        r.at_once(Response::PutIoEnd { io_end, count: 1, unwritten: true });
+        r.answer(request, Some(("slow", "delay", "answered 5 ms later")));
+        r.end(bio, io_end, 0, 0);
+        r.later(Response::AddCompleteIo { io_end, queued: true });
+        r.stimulus(Stimulus::WorkerStarts { task: WORKER, ino: INO });
+        r.later(Response::ConvertUnwritten { ino: INO, io_end, offset: 0, size: 8192 });
+        r.stimulus(Stimulus::ConversionResult { task: WORKER, errno: 0 });
+        r.later(Response::ReleaseIoEnd { io_end, unwritten: false });
+    });
+    r.verdict("tiny", "", verdict("same", true))
+}
+
 /// A run with at least `entries` entries: many small bios over many io_ends, some of them hit.
 pub(super) fn many(entries: usize) -> ReportInput {
     let mut r = Recorder { seq: 1, ..Recorder::default() };
