@@ -3,6 +3,7 @@
 //! Every sequence number named `seq` of the guest is the trace clock `counter`; every one named `seq` of the device is
 //! its arrival order, from 0. The two meet only in [`Match`].
 
+use crate::differ::{Difference, Judgement};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use writeback_events::{Entry, IoEndId, OpId, RequestId, Response};
@@ -36,6 +37,20 @@ pub struct ReportInput {
     pub repeat: String,
 }
 
+impl ReportInput {
+    /// Takes over what the differ found. `device` must be there already: the judgement counts places in it.
+    pub fn take_judgement(&mut self, judgement: &Judgement) {
+        self.first_difference = judgement.first_difference.as_ref().map(FirstDifference::from);
+        let responses = judgement.replica.iter();
+        self.replica =
+            responses.map(|(cause, response)| ReplicaResponse { cause: *cause, response: response.clone() }).collect();
+        let place = |(guest, place): (&RequestId, &usize)| {
+            self.device.get(*place).map(|request| Match { guest: *guest, device: request.seq })
+        };
+        self.matched = judgement.joined.iter().filter_map(place).collect();
+    }
+}
+
 /// The scenario, as far as a reader must know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScenarioInfo {
@@ -56,7 +71,7 @@ pub struct ReplicaResponse {
     pub response: Response,
 }
 
-/// The first difference. At least one of `guest` and `replica` is there.
+/// The first difference. Where neither `guest` nor `replica` is there, the guest breaks a rule by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FirstDifference {
     /// Place in the guest's trace: of the guest's response if there is one, else of the cause of the replica's.
@@ -69,6 +84,18 @@ pub struct FirstDifference {
     pub replica: Option<Response>,
     /// One sentence about it.
     pub text: String,
+}
+
+impl From<&Difference> for FirstDifference {
+    fn from(difference: &Difference) -> FirstDifference {
+        FirstDifference {
+            seq: difference.seq,
+            io_end: difference.io_end,
+            guest: difference.guest.clone(),
+            replica: difference.replica.clone(),
+            text: difference.why.clone(),
+        }
+    }
 }
 
 /// One request as the device saw it.

@@ -2,7 +2,7 @@
 //! stages. The script adds the timeline, the stories and the table of events.
 
 use super::html::escape;
-use super::input::{OpRun, ReportInput};
+use super::input::{FirstDifference, OpRun, ReportInput};
 use super::summary::{Finding, Summary, finding_meaning};
 use super::timeline::{Item, Origin, Timeline};
 use super::words;
@@ -29,7 +29,7 @@ pub(super) fn verdict(input: &ReportInput, summary: &Summary) -> String {
         headline = escape(&summary.headline()),
         run = escape(&summary.run(input)),
         found = escape(&summary.found(input)),
-        meaning = escape(&summary.meaning()),
+        meaning = escape(&summary.meaning(input)),
     )
 }
 
@@ -42,10 +42,11 @@ fn scenario(input: &ReportInput) -> String {
 /// Numbers that a reader compares between reports.
 pub(super) fn facts(input: &ReportInput, summary: &Summary) -> String {
     let exact = if summary.dialect_exact { "" } else { " (nearest known; this kernel is not in the table)" };
+    let or_not = |known: &str, text: String| if known.is_empty() { "not known".into() } else { text };
     let mut facts = vec![
         ("verdict".to_owned(), format!("{:?}", summary.word).to_lowercase()),
-        ("kernel".into(), summary.kernel.clone()),
-        ("dialect".into(), format!("{}{exact}", summary.dialect)),
+        ("kernel".into(), or_not(&summary.kernel, summary.kernel.clone())),
+        ("dialect".into(), or_not(&summary.dialect, format!("{}{exact}", summary.dialect))),
     ];
     if let Some(as_expected) = summary.as_expected {
         facts.push(("as expected".into(), if as_expected { "yes" } else { "no" }.into()));
@@ -77,10 +78,6 @@ pub(super) fn repeat(input: &ReportInput) -> String {
 /// The first difference, guest and replica side by side.
 pub(super) fn difference(input: &ReportInput, timeline: &Timeline) -> String {
     let Some(difference) = &input.first_difference else { return String::new() };
-    let side = |response: &Option<Response>| match response {
-        Some(response) => format!("<p>{}</p>{}", escape(&words::response(response).text), raw(response)),
-        None => "<p class=\"muted\">nothing of the kind</p>".into(),
-    };
     let mut buttons = String::new();
     if let Some(item) = timeline.difference.first() {
         buttons += &goto(*item, "Show on the timeline");
@@ -91,12 +88,27 @@ pub(super) fn difference(input: &ReportInput, timeline: &Timeline) -> String {
     format!(
         "<section id=\"first-difference\" class=\"card\" data-seq=\"{seq}\"><h2>First difference</h2>\
          <p>{text} <span class=\"muted\">At {seq} of the guest's trace.</span></p>\
-         <div class=\"sides\"><div class=\"guest\"><h3>The guest</h3>{guest}</div>\
-         <div class=\"replica\"><h3>The replica</h3>{replica}</div></div><p class=\"buttons\">{buttons}</p></section>",
+         {sides}<p class=\"buttons\">{buttons}</p></section>",
         seq = difference.seq,
         text = escape(&difference.text),
-        guest = side(&difference.guest),
-        replica = side(&difference.replica),
+        sides = sides(difference),
+    )
+}
+
+/// Both sides' responses; nothing where it is not about a response (a rule of the path itself is broken).
+fn sides(difference: &FirstDifference) -> String {
+    if difference.guest.is_none() && difference.replica.is_none() {
+        return String::new();
+    }
+    let side = |response: &Option<Response>| match response {
+        Some(response) => format!("<p>{}</p>{}", escape(&words::response(response).text), raw(response)),
+        None => "<p class=\"muted\">nothing of the kind</p>".into(),
+    };
+    format!(
+        "<div class=\"sides\"><div class=\"guest\"><h3>The guest</h3>{}</div>\
+         <div class=\"replica\"><h3>The replica</h3>{}</div></div>",
+        side(&difference.guest),
+        side(&difference.replica)
     )
 }
 
@@ -117,7 +129,7 @@ fn story(io_end: u32) -> String {
 pub(super) fn findings(input: &ReportInput, summary: &Summary) -> String {
     let mut html = String::from("<section id=\"findings\" class=\"card\"><h2>Findings</h2>");
     if summary.findings.is_empty() {
-        html += "<p class=\"muted\">No property of the guest itself was found broken.</p>";
+        let _ = write!(html, "<p class=\"muted\">{}</p>", summary.no_finding());
     } else {
         html += "<ul class=\"findings\">";
         summary.findings.iter().for_each(|finding| html += &one_finding(input, finding));

@@ -133,7 +133,7 @@ impl Summary {
 
     /// What was run.
     pub(super) fn run(&self, input: &ReportInput) -> String {
-        let kernel = if self.kernel.is_empty() { "a guest kernel that is not known" } else { &self.kernel };
+        let kernel = if self.kernel.is_empty() { "A guest kernel that is not known" } else { &self.kernel };
         let faults = input.device.iter().filter(|request| !request.fired.is_empty()).count();
         let device = match input.device.len() {
             0 => "The device's record is empty.".to_owned(),
@@ -152,10 +152,18 @@ impl Summary {
             parts.push(format!("{} with a known reason.", plural(self.allowed.len(), "allowed difference")));
         }
         parts.push(match self.findings.len() {
-            0 => "No property of the guest itself was found broken.".into(),
+            0 => self.no_finding().into(),
             _ => format!("Broken in the guest itself: {}.", self.finding_ids()),
         });
         parts.join(" ")
+    }
+
+    /// What can be said where nothing was found: less, where not all was seen.
+    pub(super) fn no_finding(&self) -> &'static str {
+        match self.word {
+            Word::Unjudged => "Nothing was found broken in the guest itself, but not all that could show it was seen.",
+            _ => "Nothing was found broken in the guest itself.",
+        }
     }
 
     fn comparison(&self) -> String {
@@ -174,7 +182,8 @@ impl Summary {
     }
 
     /// What it means.
-    pub(super) fn meaning(&self) -> String {
+    pub(super) fn meaning(&self, input: &ReportInput) -> String {
+        let faulty = input.device.iter().any(|request| !request.fired.is_empty());
         let first = match (self.word, self.tone()) {
             (Word::Unjudged, _) if self.findings.is_empty() => {
                 "This run says nothing about the kernel, neither good nor bad."
@@ -186,7 +195,8 @@ impl Summary {
                 "This kernel took a step that the replica of its dialect would not have taken. Either the kernel is \
                  broken here, or it is not the dialect it was judged by, or the replica is wrong."
             }
-            (_, Tone::Good) => "Under these faults ext4's writeback path kept every rule that was checked.",
+            (_, Tone::Good) if faulty => "Under these faults ext4's writeback path kept every rule that was checked.",
+            (_, Tone::Good) => "Without a fault ext4's writeback path kept every rule that was checked.",
             (_, Tone::Known) => {
                 "The kernel's code does what it was known to do, and that is not right: the scenario names these \
                  findings for this kernel."

@@ -470,27 +470,36 @@ fn difference(items: &[Item]) -> Vec<usize> {
 
 fn mark_difference(items: &mut [Item], input: &ReportInput) {
     let Some(difference) = &input.first_difference else { return };
+    let replica = counterpart(difference, &input.replica);
+    let is_guests = |item: &Item| match item.origin {
+        Origin::Guest(index) => is_response(&input.guest[index], difference),
+        _ => false,
+    };
+    let mut marked = false;
     for item in items.iter_mut() {
-        if is_about(item, difference, input) {
+        if is_guests(item) || replica.is_some_and(|index| item.origin == Origin::Replica(index)) {
             item.marks.push(Mark::Difference);
+            marked = true;
         }
+    }
+    // A rule of the path itself is broken: then the place is all there is.
+    let there = |item: &&mut Item| matches!(item.origin, Origin::Guest(_)) && item.seq == Some(difference.seq);
+    if let (false, Some(item)) = (marked, items.iter_mut().find(there)) {
+        item.marks.push(Mark::Difference);
     }
 }
 
-fn is_about(item: &Item, difference: &FirstDifference, input: &ReportInput) -> bool {
-    match item.origin {
-        Origin::Guest(index) => {
-            let entry = &input.guest[index];
-            entry.seq == difference.seq
-                && matches!(&entry.body, Body::Response(response) if Some(response) == difference.guest.as_ref())
-        }
-        Origin::Replica(index) => {
-            let one = &input.replica[index];
-            let near = difference.guest.is_some() || one.cause == difference.seq;
-            near && Some(&one.response) == difference.replica.as_ref()
-        }
-        Origin::Device(_) => false,
-    }
+fn is_response(entry: &Entry, difference: &FirstDifference) -> bool {
+    let Body::Response(response) = &entry.body else { return false };
+    entry.seq == difference.seq && difference.guest.as_ref() == Some(response)
+}
+
+/// The replica's response that stood against the guest's: the last equal one up to there, for equal ones can come again.
+fn counterpart(difference: &FirstDifference, replica: &[ReplicaResponse]) -> Option<usize> {
+    let wanted = difference.replica.as_ref()?;
+    let equal = |one: &ReplicaResponse| one.response == *wanted;
+    let before = replica.iter().rposition(|one| one.cause <= difference.seq && equal(one));
+    before.or_else(|| replica.iter().position(equal))
 }
 
 fn bars(items: &[Item], input: &ReportInput, findings: &BTreeSet<IoEndId>) -> Vec<Bar> {
