@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sendmsg, sockopt};
@@ -108,7 +109,7 @@ pub struct Connection {
     shutdown: Option<ShutdownHandle>,
     /// Closed at the other end when the session has ended.
     ended: UnixStream,
-    waiter: Option<std::thread::JoinHandle<()>>,
+    waiter: std::thread::JoinHandle<VhostUserDaemon<Arc<Session>>>,
 }
 
 impl Connection {
@@ -122,22 +123,26 @@ impl Connection {
                 eprintln!("vhost-blk: the front-end's session ended: {error}");
             }
             drop(tell);
+            // Handed back, not dropped: dropping it ends the queue threads, and those have requests to settle first.
+            daemon
         })?;
-        Ok(Connection { session, shutdown, ended, waiter: Some(waiter) })
+        Ok(Connection { session, shutdown, ended, waiter })
     }
 
     /// Waits until the front-end leaves or the run is to end. Everything in flight is settled when it returns, and no
     /// thread of the connection touches the guest any more.
-    pub fn serve(mut self, device: &Device, stop: &impl AsFd) -> io::Result<Woken> {
+    pub fn serve(self, device: &Device, stop: &impl AsFd) -> io::Result<Woken> {
         let woken = wait_for(&self.ended, stop)?;
+        if woken == Woken::Stop {
+            device.stopping.store(true, Ordering::SeqCst);
+        }
         let drained = self.session.settle();
         if let Some(shutdown) = &self.shutdown {
             shutdown.shutdown();
         }
-        if let Some(waiter) = self.waiter.take() {
-            let _ = waiter.join();
-        }
-        self.session.end();
+        self.session.forget_wakes();
+        // Ends the queue threads and waits for them. A panic in the session's thread has ended the process already.
+        drop(self.waiter.join());
         device.begin_session(SessionEvent::Disconnect);
         drained.map(|()| woken)
     }

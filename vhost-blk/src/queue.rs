@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use fault_injection::event::Outcome as RuleOutcome;
 use fault_injection::{Arrival, Decision, Gate, Request, Status};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
@@ -201,7 +202,7 @@ impl QueueWorker {
         let elapsed_ms = device.elapsed_ms();
         let decision = ask(&mut gates.engine, device, &token, elapsed_ms);
         device.recorder().decisions(&decision.log);
-        token.fired = !decision.log.is_empty();
+        token.fired = decision.log.iter().any(|record| !matches!(record.outcome, RuleOutcome::Shadowed { .. }));
         gates.release(&decision.released);
         if decision.gate != Gate::Open {
             let mut transfer = self.transfer(device, ring);
@@ -279,6 +280,3 @@ fn ask(engine: &mut fault_injection::Engine, device: &Device, token: &InFlight, 
     };
     engine.decide(Arrival { seq: token.seq, elapsed_ms }, &request)
 }
-
-#[cfg(test)]
-mod tests;

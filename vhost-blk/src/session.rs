@@ -38,7 +38,6 @@ struct QueueThread {
     timer: Mutex<TimerFd>,
     armed: AtomicBool,
     wake: Arc<EventFd>,
-    exit: Mutex<Option<EventNotifier>>,
     drains: Mutex<Vec<Sender<()>>>,
 }
 
@@ -92,15 +91,10 @@ impl Session {
         (0..self.queues.len()).try_for_each(|queue| self.drain(queue))
     }
 
-    /// Ends the queue threads. Settle first.
-    pub fn end(&self) {
+    /// Nobody is to wake these queue threads any more. Settle first.
+    pub fn forget_wakes(&self) {
         let mut gates = self.device.gates();
-        for (queue, thread) in (0..).zip(&self.queues) {
-            gates.set_wake(queue, None);
-            if let Some(exit) = &*lock(&thread.exit) {
-                let _ = exit.notify();
-            }
-        }
+        (0..self.device.offer.queues).for_each(|queue| gates.set_wake(queue, None));
     }
 
     fn drain(&self, queue: usize) -> io::Result<()> {
@@ -172,7 +166,6 @@ fn queue_thread(queue: u16) -> io::Result<QueueThread> {
         timer: Mutex::new(TimerFd::new().map_err(|errno| io::Error::from_raw_os_error(errno.errno()))?),
         armed: AtomicBool::new(false),
         wake: Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?),
-        exit: Mutex::new(None),
         drains: Mutex::new(Vec::new()),
     })
 }
@@ -249,10 +242,8 @@ impl VhostUserBackend for Session {
         (0..self.queues.len()).map(|queue| 1 << queue).collect()
     }
 
-    fn exit_event(&self, thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
-        let (consumer, notifier) = new_event_consumer_and_notifier(EventFlag::CLOEXEC | EventFlag::NONBLOCK).ok()?;
-        *lock(&self.queues[thread_index].exit) = notifier.try_clone().ok();
-        Some((consumer, notifier))
+    fn exit_event(&self, _thread_index: usize) -> Option<(EventConsumer, EventNotifier)> {
+        new_event_consumer_and_notifier(EventFlag::CLOEXEC | EventFlag::NONBLOCK).ok()
     }
 
     fn stop_vring(&self, queue_index: u32) -> io::Result<()> {

@@ -1,1 +1,58 @@
+use fault_injection::DeviceLimits;
+use vm_memory::Bytes;
 
+use super::*;
+
+fn memory() -> Memory {
+    Memory::from_ranges(&[(GuestAddress(0), 0x10000)]).expect("guest memory")
+}
+
+fn buffer(parts: &[(u64, u64)]) -> GuestBuffer {
+    let mut buffer = GuestBuffer::default();
+    parts.iter().for_each(|(addr, len)| buffer.push(GuestAddress(*addr), *len));
+    buffer
+}
+
+#[test]
+fn bytes_are_gathered_from_any_offset_over_any_cut() {
+    let memory = memory();
+    memory.write_slice(b"abcdefghij", GuestAddress(100)).expect("guest memory");
+    let scattered = buffer(&[(108, 2), (100, 3), (105, 1)]);
+    for offset in 0..=6u64 {
+        for length in 0..=(6 - offset as usize) {
+            let mut got = vec![0; length];
+            scattered.read(&memory, offset, &mut got).expect("inside");
+            assert_eq!(got, b"ijabcf"[offset as usize..offset as usize + length]);
+        }
+    }
+    assert_eq!(scattered.read(&memory, 4, &mut [0; 3]), Err(MemoryGone), "one byte too many");
+}
+
+#[test]
+fn splitting_off_keeps_every_byte_once() {
+    for at in 0..=6 {
+        let mut head = buffer(&[(10, 2), (20, 3), (30, 1)]);
+        let tail = head.split_off(at);
+        assert_eq!((head.bytes(), tail.bytes()), (at, 6 - at));
+        let addresses = |b: &GuestBuffer| b.parts.iter().flat_map(|(a, l)| a.0..a.0 + l).collect::<Vec<_>>();
+        assert_eq!([addresses(&head), addresses(&tail)].concat(), [10, 11, 20, 21, 22, 30]);
+    }
+}
+
+#[test]
+fn ranges_lie_on_the_disk_in_whole_blocks_or_are_refused() {
+    let limits = DeviceLimits { logical_block_bytes: Some(1024), ..Default::default() };
+    let offer = Offer::new(64, 512, 1, false, &limits);
+    let ask = |sector, sectors| on_disk(Range { sector, sectors }, &offer).is_ok();
+    assert!(ask(0, 64) && ask(62, 2));
+    for (sector, sectors) in [(0, 0), (1, 2), (0, 1), (64, 2), (62, 4), (u64::MAX - 1, 2), (u64::MAX, u64::MAX)] {
+        assert!(!ask(sector, sectors), "{sector}+{sectors}");
+    }
+}
+
+#[test]
+fn ranges_overlap_when_they_share_a_sector_and_not_when_they_touch() {
+    let range = |sector, sectors| Range { sector, sectors };
+    assert!(range(0, 4).overlaps(&range(3, 1)) && range(3, 1).overlaps(&range(0, 4)));
+    assert!(!range(0, 4).overlaps(&range(4, 1)) && !range(4, 1).overlaps(&range(0, 4)));
+}
