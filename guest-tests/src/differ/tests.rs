@@ -1,1 +1,384 @@
+//! What a judge must agree with (real traces), what it must notice (flips, planted mistakes), and what it must not decide.
 
+#[path = "../../ext4-replica/tests/story/mod.rs"]
+mod story;
+
+use super::*;
+use crate::verdict::Outcome;
+use ext4_replica::{Dialect, Mutation, Setup};
+use writeback_events::{Body, Response, Stimulus};
+
+const CLEAN: &str = include_str!("testdata/clean-6.1.txt");
+const ONE_WRITE_FAILS: &str = include_str!("testdata/one-write-fails-6.1.txt");
+const ALL_PARTS: &str = include_str!("testdata/all-parts.txt");
+
+/// A guest's trace and the device's record.
+#[derive(Clone)]
+struct Recording {
+    entries: Vec<Entry>,
+    device: Vec<DeviceRequest>,
+}
+
+impl Recording {
+    /// A story; its `answer` lines are what the device recorded.
+    fn of(text: &str) -> Recording {
+        let mut entries = story::parse(text);
+        let mut device: Vec<(RequestId, DeviceRequest)> = Vec::new();
+        for entry in &mut entries {
+            match entry.body {
+                Body::Stimulus(Stimulus::RequestIssued { request, op, sector, sectors }) => {
+                    device.push((request, DeviceRequest { session: 1, op, sector, sectors, status: None }));
+                }
+                Body::Stimulus(Stimulus::RequestRequeued { request }) => {
+                    let last = device.iter().rposition(|(asked, _)| *asked == request).expect("it was issued");
+                    device.remove(last);
+                }
+                Body::Stimulus(Stimulus::RequestAnswered { request, status }) => {
+                    let asked = device.iter_mut().rfind(|(asked, _)| *asked == request).expect("it was issued");
+                    asked.1.status = Some(status);
+                    entry.body = Body::Answered { request };
+                }
+                _ => {}
+            }
+        }
+        Recording { entries, device: device.into_iter().map(|(_, request)| request).collect() }
+    }
+
+    /// A story without responses, of a guest that does what the replica says.
+    fn agreeing(text: &str) -> Recording {
+        let told = Recording::of(text);
+        let joined = join(&told.entries, &told.device, 1).expect("the story is whole");
+        let followed = follow(&setup(None), &joined);
+        assert_eq!(followed.misfits, []);
+        let mut responses = followed.responses.into_iter().peekable();
+        let mut entries = Vec::new();
+        for entry in told.entries {
+            let seq = entry.seq;
+            entries.push(entry.clone());
+            while let Some(caused) = responses.next_if(|caused| caused.seq == seq) {
+                entries.push(Entry { body: Body::Response(caused.response), ..entry.clone() });
+            }
+        }
+        Recording { entries, device: told.device }
+    }
+
+    fn judge_with(&self, setup: Setup, exceptions: &Exceptions) -> Judgement {
+        let Recording { entries, device } = self;
+        judge(&Case { entries, device, queues: 1, cpus: 1, setup, exceptions })
+    }
+
+    fn judge(&self) -> Judgement {
+        self.judge_with(setup(None), &Exceptions::default())
+    }
+}
+
+fn setup(mutation: Option<Mutation>) -> Setup {
+    Setup { mutation, ..Setup::new(Dialect::V6_1) }
+}
+
+fn ev(response: &Response) -> String {
+    serde_json::to_value(response).expect("plain")["ev"].as_str().expect("a name").to_owned()
+}
+
+#[test]
+fn a_real_clean_trace_of_6_1_is_the_same_and_says_how_much_was_compared() {
+    let judgement = Recording::of(CLEAN).judge();
+    assert_eq!((judgement.verdict, &judgement.first_difference), (Outcome::Same, &None), "{}", judgement.why);
+    let Compared { io_ends, bios, requests, responses } = judgement.compared;
+    assert_eq!((io_ends, bios, requests), (12, 28, 98));
+    assert!(responses > 1056, "{responses}");
+}
+
+#[test]
+fn a_real_trace_of_6_1_with_a_failed_write_is_the_same_down_to_fsync() {
+    let judgement = Recording::of(ONE_WRITE_FAILS).judge();
+    assert_eq!((judgement.verdict, &judgement.first_difference), (Outcome::Same, &None), "{}", judgement.why);
+    let failed = judgement.replica.iter().filter(|(_, response)| {
+        matches!(response, Response::OpResult { errno: -5, .. } | Response::EndBio { error: -5, .. })
+    });
+    assert_eq!(failed.count(), 2, "one bio and one fsync");
+}
+
+#[test]
+fn the_same_recording_is_judged_the_same_twice() {
+    let judge = || serde_json::to_string(&Recording::of(ONE_WRITE_FAILS).judge()).expect("plain");
+    assert_eq!(judge(), judge());
+}
+
+#[test]
+fn nothing_is_not_a_pass() {
+    let nothing = Recording { entries: Vec::new(), device: Vec::new() };
+    assert_eq!(nothing.judge().verdict, Outcome::Unjudged);
+    let no_writeback =
+        Recording::of("t1 issue 1 r 0 8\nirq answer 1 ok\nirq > {\"ev\":\"request_error\",\"request\":1,\"errno\":0}");
+    let judgement = no_writeback.judge();
+    assert_eq!((judgement.verdict, judgement.compared.requests), (Outcome::Unjudged, 1));
+}
+
+#[test]
+fn a_trace_and_a_record_that_do_not_go_together_are_not_judged() {
+    let mut recording = Recording::of(ONE_WRITE_FAILS);
+    recording.device.remove(3);
+    let judgement = recording.judge();
+    assert_eq!(judgement.verdict, Outcome::Unjudged, "{}", judgement.why);
+    assert!(judgement.why.contains("not what the device got"), "{}", judgement.why);
+}
+
+#[test]
+fn a_lost_response_is_different_and_names_its_place() {
+    let mut recording = Recording::of(ONE_WRITE_FAILS);
+    let lost = |entry: &Entry| matches!(entry.body, Body::Response(Response::ConvertUnwritten { .. }));
+    let place = recording.entries.iter().position(lost).expect("6.1 converts after an error");
+    recording.entries.remove(place);
+    let judgement = recording.judge();
+    let difference = judgement.first_difference.expect("a conversion is missing");
+    assert_eq!((judgement.verdict, difference.io_end), (Outcome::Different, Some(IoEndId(2))));
+    assert!(matches!(difference.replica, Some(Response::ConvertUnwritten { .. })), "{difference:?}");
+}
+
+/// Each planted mistake, and where a judge that looks must say the two part first: the replica's response, or the
+/// guest's where the replica has none.
+const PLANTED: &[(Mutation, &str)] = &[
+    (Mutation::SkipDeferredPut, "put_io_end_defer"),
+    (Mutation::GetNotCounted, "get_io_end"),
+    (Mutation::ReleaseWithoutConvert, "add_complete_io"),
+    (Mutation::ReleaseBeforeConvert, "release_io_end"),
+    (Mutation::ConvertOneBlockLess, "convert_unwritten"),
+    (Mutation::ConvertTwice, "convert_unwritten"),
+    (Mutation::NoConvertAfterError, "convert_unwritten"),
+    (Mutation::UnwrittenFlagLost, "get_io_end"),
+    (Mutation::WorkNotQueued, "add_complete_io"),
+    (Mutation::WorkerTakesLastFirst, "convert_unwritten"),
+    (Mutation::MappingErrorDropped, "op_result"),
+    (Mutation::BioErrorDropped, "end_bio"),
+    (Mutation::FoliosEndEarly, "end_page_writeback"),
+    (Mutation::FinishFirstBioFirst, "end_page_writeback"),
+    (Mutation::FolioEndsTwice, "end_page_writeback"),
+    (Mutation::EmptyFolioStays, "end_page_writeback"),
+    (Mutation::BornWithTwo, "init_io_end"),
+    (Mutation::BioEndsWithFirstRequest, "end_bio"),
+];
+
+#[test]
+fn every_planted_mistake_comes_out_different_at_its_place() {
+    let recording = Recording::agreeing(ALL_PARTS);
+    assert_eq!(recording.judge().verdict, Outcome::Same);
+    assert_eq!(PLANTED.len(), Mutation::ALL.len());
+    for (mutation, place) in PLANTED {
+        let judgement = recording.judge_with(setup(Some(*mutation)), &Exceptions::default());
+        assert_eq!(judgement.verdict, Outcome::Different, "{}", mutation.name());
+        let difference = judgement.first_difference.expect("it says where");
+        let sides = [&difference.guest, &difference.replica].into_iter().flatten();
+        let parts: Vec<_> = sides.map(ev).collect();
+        assert!(parts.iter().any(|part| part == place), "{} parts at {difference:?}", mutation.name());
+    }
+}
+
+#[test]
+fn the_canary_is_noticed_in_a_real_trace() {
+    let recording = Recording::of(ONE_WRITE_FAILS);
+    for mutation in [Mutation::SkipDeferredPut, Mutation::NoConvertAfterError, Mutation::FinishFirstBioFirst] {
+        let judgement = recording.judge_with(setup(Some(mutation)), &Exceptions::default());
+        assert_eq!(judgement.verdict, Outcome::Different, "{}", mutation.name());
+    }
+}
+
+/// A judge that says `same` of a flipped recording, and what was flipped.
+fn unnoticed(recording: &Recording, picks: impl Fn(&Entry) -> bool) -> (usize, Vec<String>) {
+    let may_stay = MayStay::parse(include_str!("../../flips-that-may-stay.toml")).expect("the list can be read");
+    let quiet_ops = ops_without_report(recording);
+    // A flip changes no stimulus, so the replica need not follow again.
+    let joined = join(&recording.entries, &recording.device, 1).expect("the recording is whole");
+    let followed = follow(&setup(None), &joined);
+    assert!(followed.raced.is_empty(), "such a recording has to be judged whole");
+    let exceptions = Exceptions::default();
+    let judge = |entries: &[Entry]| {
+        let (device, setup) = (&recording.device[..], setup(None));
+        let case = Case { entries, device, queues: 1, cpus: 1, setup, exceptions: &exceptions };
+        compare::compare(&case, &joined, &followed).verdict
+    };
+    assert_eq!(judge(&recording.entries), Outcome::Same, "before anything is flipped");
+    let mut tried = 0;
+    let mut unnoticed = Vec::new();
+    for flip in flips(&recording.entries, picks) {
+        tried += 1;
+        let Body::Response(flipped) = &entry_at(recording, flip.seq, &flip.ev).body else { unreachable!() };
+        let stays = |listed: &MayStay| {
+            let condition = match listed.when.as_str() {
+                "operation-without-error-report" => {
+                    matches!(flipped, Response::OpResult { op, .. } if quiet_ops.contains(op))
+                }
+                "not-predicted" => false,
+                other => panic!("no test knows the condition {other}"),
+            };
+            condition && listed.ev == flip.ev && ["any", flip.done].contains(&listed.done.as_str())
+        };
+        let done = flip.describe();
+        let listed = may_stay.iter().any(stays);
+        if matches!(judge(&flip.entries), Outcome::Same | Outcome::Allowed) && !listed {
+            unnoticed.push(done);
+        }
+    }
+    (tried, unnoticed)
+}
+
+fn entry_at<'a>(recording: &'a Recording, seq: u64, kind: &str) -> &'a Entry {
+    let is =
+        |entry: &&Entry| entry.seq == seq && matches!(&entry.body, Body::Response(response) if ev(response) == kind);
+    recording.entries.iter().find(is).expect("a flip is of an entry")
+}
+
+fn ops_without_report(recording: &Recording) -> Vec<writeback_events::OpId> {
+    let quiet = recording.entries.iter().filter_map(|entry| match entry.body {
+        Body::Stimulus(Stimulus::OpBegins { op, kind: writeback_events::OpKind::Other, .. }) => Some(op),
+        _ => None,
+    });
+    quiet.collect()
+}
+
+#[test]
+fn every_flip_of_a_synthetic_recording_is_noticed() {
+    let (tried, unnoticed) = unnoticed(&Recording::agreeing(ALL_PARTS), |_| true);
+    assert!(tried > 300, "{tried}");
+    assert_eq!(unnoticed, Vec::<String>::new(), "of {tried} flips");
+}
+
+#[test]
+fn every_flip_of_a_real_trace_is_noticed() {
+    // Of the thousand folios that leave writeback in turn, every 61st: the others are no different.
+    let picks = |entry: &Entry| match &entry.body {
+        Body::Response(Response::EndPageWriteback { page, .. }) => page % 61 == 0,
+        _ => true,
+    };
+    let (tried, unnoticed) = unnoticed(&Recording::of(ONE_WRITE_FAILS), picks);
+    assert!(tried > 500, "{tried}");
+    assert_eq!(unnoticed, Vec::<String>::new(), "of {tried} flips");
+}
+
+const COUNT_MAY_DIFFER: &str = r#"
+    [[exception]]
+    id = "racy-count"
+    dialects = ["v6_1"]
+    response = "put_io_end"
+    condition = { differs = "count" }
+    reason = "a fixture"
+    source = "a fixture"
+    recording = "a fixture"
+"#;
+
+/// Adds to the count of the first `ext4_put_io_end`.
+fn with_another_count(mut recording: Recording) -> Recording {
+    let put = recording.entries.iter_mut().find_map(|entry| match &mut entry.body {
+        Body::Response(Response::PutIoEnd { count, .. }) => Some(count),
+        _ => None,
+    });
+    *put.expect("the submitter drops its reference") += 1;
+    recording
+}
+
+#[test]
+fn an_exception_allows_its_one_difference_and_no_other() {
+    // Counts are checked against the guest's own word too, so only several CPUs make them no witness.
+    let recording = with_another_count(Recording::of(ONE_WRITE_FAILS));
+    let judge = |exceptions: &str| {
+        let exceptions = Exceptions::parse(exceptions).expect("a fixture");
+        let Recording { entries, device } = &recording;
+        judge(&Case { entries, device, queues: 1, cpus: 2, setup: setup(None), exceptions: &exceptions })
+    };
+    let allowed = judge(COUNT_MAY_DIFFER);
+    assert_eq!(allowed.verdict, Outcome::Allowed, "{}", allowed.why);
+    assert_eq!(allowed.allowed.iter().map(|allowed| &allowed.id[..]).collect::<Vec<_>>(), ["racy-count"]);
+    assert_eq!(allowed.io_ends[&IoEndId(2)].verdict, Outcome::Allowed);
+    assert_eq!(judge("").verdict, Outcome::Different);
+    assert_eq!(judge(&COUNT_MAY_DIFFER.replace("\"count\"", "\"unwritten\"")).verdict, Outcome::Different);
+    assert_eq!(judge(&COUNT_MAY_DIFFER.replace("put_io_end\"", "get_io_end\"")).verdict, Outcome::Different);
+}
+
+#[test]
+fn one_side_alone_may_be_allowed_too() {
+    let mut recording = Recording::of(ONE_WRITE_FAILS);
+    let last = recording
+        .entries
+        .iter()
+        .position(|entry| matches!(entry.body, Body::Response(Response::EndPageWriteback { page: 255, .. })));
+    recording.entries.remove(last.expect("page 255 is the last of its io_end"));
+    let only_replica = COUNT_MAY_DIFFER
+        .replace("put_io_end", "end_page_writeback")
+        .replace("{ differs = \"count\" }", "{ only = \"replica\" }");
+    let judgement = recording.judge_with(setup(None), &Exceptions::parse(&only_replica).expect("a fixture"));
+    assert_eq!(judgement.verdict, Outcome::Allowed, "{}", judgement.why);
+    assert_eq!(recording.judge().verdict, Outcome::Different);
+}
+
+#[test]
+fn too_many_allowed_responses_are_different_all_the_same() {
+    let recording = with_another_count(Recording::agreeing(ALL_PARTS));
+    let exceptions = Exceptions::parse(COUNT_MAY_DIFFER).expect("a fixture");
+    let Recording { entries, device } = &recording;
+    let judgement = judge(&Case { entries, device, queues: 1, cpus: 2, setup: setup(None), exceptions: &exceptions });
+    assert_eq!(judgement.verdict, Outcome::Different);
+    assert!(judgement.why.contains("too many"), "{}", judgement.why);
+}
+
+/// Runs every committed entry of the list against its recording.
+#[test]
+fn every_exception_we_ship_is_exercised_by_its_recording() {
+    for entry in Exceptions::built_in().entries {
+        panic!("exception {} needs its recording {} judged here", entry.id, entry.recording);
+    }
+}
+
+#[test]
+fn a_result_that_cannot_be_known_is_said_to_be_so() {
+    let story = format!("{ALL_PARTS}\nt1 begin 90 fsync 12\nt1 issue 90 f 0 0\nirq answer 90 ioerr\nt1 end 90");
+    let mut recording = Recording::agreeing(&story);
+    let end = recording.entries.last().expect("it ends").clone();
+    let result = Response::OpResult { op: writeback_events::OpId(90), errno: -5 };
+    recording.entries.push(Entry { body: Body::Response(result), ..end });
+    let judgement = recording.judge();
+    assert_eq!(judgement.verdict, Outcome::Allowed, "{}", judgement.why);
+    let [allowed] = &judgement.allowed[..] else { panic!("{:?}", judgement.allowed) };
+    assert_eq!(allowed.id, "not-predicted");
+    assert!(allowed.why.contains("request 90"), "{}", allowed.why);
+}
+
+#[test]
+fn a_stimulus_that_does_not_fit_makes_its_io_end_different() {
+    let mut recording = Recording::of(ONE_WRITE_FAILS);
+    let handed = |entry: &Entry| matches!(entry.body, Body::Stimulus(Stimulus::FolioSubmitted { index: 5, .. }));
+    let again = recording.entries.iter().find(|entry| handed(entry)).expect("page 5 is written").clone();
+    let submitted = |entry: &Entry| matches!(entry.body, Body::Response(Response::SubmitBio { .. }));
+    let place = recording.entries.iter().position(submitted).expect("its bio is submitted") + 1;
+    recording.entries.insert(place, Entry { seq: recording.entries[place].seq, ..again });
+    let judgement = recording.judge();
+    let difference = judgement.first_difference.expect("it cannot be handed over twice");
+    assert_eq!(difference.io_end, Some(IoEndId(2)));
+    assert!(difference.why.contains("still under writeback"), "{}", difference.why);
+}
+
+#[test]
+fn an_io_end_queued_while_a_worker_takes_the_list_may_belong_to_either_round() {
+    let this_round = include_str!("testdata/queued-while-worker-starts.txt");
+    let judgement = Recording::of(this_round).judge();
+    assert_eq!(judgement.verdict, Outcome::Same, "{}: {:?}", judgement.why, judgement.first_difference);
+    let next_round = this_round.replace("\"io_end\":2,\"queued\":false", "\"io_end\":2,\"queued\":true").replace(
+        "t9 > {\"ev\":\"convert_unwritten\",\"ino\":12,\"io_end\":2",
+        "t9 worker 12\nt9 > {\"ev\":\"convert_unwritten\",\"ino\":12,\"io_end\":2",
+    );
+    let judgement = Recording::of(&next_round).judge();
+    assert_eq!(judgement.verdict, Outcome::Same, "{}: {:?}", judgement.why, judgement.first_difference);
+    let neither = this_round.replace("\"io_end\":2,\"queued\":false", "\"io_end\":2,\"queued\":true");
+    assert_eq!(Recording::of(&neither).judge().verdict, Outcome::Different);
+}
+
+#[test]
+fn the_wrong_thread_is_a_difference() {
+    let mut recording = Recording::of(ONE_WRITE_FAILS);
+    for entry in &mut recording.entries {
+        if matches!(entry.body, Body::Response(Response::ReleaseIoEnd { io_end: IoEndId(2), .. })) {
+            entry.task = writeback_events::TaskId(1);
+        }
+    }
+    let difference = recording.judge().first_difference.expect("the worker releases");
+    assert!(difference.why.contains("task 1 takes this step, and should be task 9"), "{}", difference.why);
+}
