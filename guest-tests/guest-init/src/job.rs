@@ -226,6 +226,7 @@ impl Write {
         if self.len == 0 {
             return Err("`len` must not be 0".into());
         }
+        check_len(self.len)?;
         let Some(Stride { chunk, step, phases }) = self.stride else { return Ok(()) };
         if chunk == 0 || step < chunk {
             return Err(format!("`stride` needs 0 < chunk <= step, not chunk {chunk}, step {step}"));
@@ -299,10 +300,21 @@ impl Action {
         paths.into_iter().try_for_each(check_path)?;
         match self {
             Action::Write(write) | Action::AioWrite(write) => write.check(),
+            Action::Read { len: Some(len), .. } | Action::MmapWrite { len, .. } => check_len(*len),
             Action::Mark { name } if name.is_empty() => Err("`name` must not be empty".into()),
             _ => Ok(()),
         }
     }
+}
+
+/// Longest range of one op that reads or writes: the guest holds it in memory.
+pub const MAX_LEN_BYTES: u64 = 128 << 20;
+
+fn check_len(len: u64) -> Result<(), String> {
+    if len > MAX_LEN_BYTES {
+        return Err(format!("`len` {len} is more than the guest holds in memory ({MAX_LEN_BYTES})"));
+    }
+    Ok(())
 }
 
 /// A path stays below the mount point: the workload must not reach the guest's own root.
@@ -572,6 +584,7 @@ mod tests {
             (r#"{"op":"fsync","path":"f","errno":"EIOO"}"#, "\"EIOO\" is not the name of an error"),
             (r#"{"op":"fsync","path":"f","errno":-5}"#, "-5 is not an error number"),
             (r#"{"op":"write","path":"f","len":0,"pattern":"a"}"#, "`len` must not be 0"),
+            (r#"{"op":"read","path":"f","len":1099511627776}"#, "more than the guest holds"),
             (r#"{"op":"write","path":"f","len":9,"pattern":"a","stride":{"chunk":4,"step":2}}"#, "0 < chunk <= step"),
             (r#"{"op":"write","path":"f","len":9,"pattern":"a","stride":{"chunk":4,"step":8,"phases":3}}"#, "3 phases"),
         ] {

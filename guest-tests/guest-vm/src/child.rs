@@ -190,6 +190,41 @@ mod tests {
         assert!(!std::path::Path::new(&proc).exists());
     }
 
+    /// Not a test by itself: the parent in the test below, which that test kills.
+    #[test]
+    #[ignore = "started by the test of the parent's death, in a process of its own"]
+    fn parent_that_is_killed() {
+        let mut command = Command::new("sleep");
+        command.arg("1000");
+        let child = Child::spawn(command, Vec::new()).unwrap();
+        eprintln!("child {}.", child.id());
+        thread::sleep(Duration::from_secs(1000));
+    }
+
+    #[test]
+    fn a_child_dies_with_a_killed_parent_within_two_seconds() {
+        use std::io::{BufRead, BufReader};
+        let mut parent = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child::tests::parent_that_is_killed", "--ignored", "--nocapture"])
+            .stderr(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(parent.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut pids =
+            lines.filter_map(|line| line.strip_prefix("child ").map(|pid| pid.trim_end_matches('.').to_owned()));
+        let child = pids.next().unwrap();
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        let start = Instant::now();
+        // Whoever adopted it may be slow to reap it: a zombie is no process any more.
+        let runs = || std::fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        while runs() && start.elapsed() < Duration::from_secs(2) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!runs(), "{child} still runs");
+    }
+
     #[test]
     fn an_inherited_stream_ends_when_the_child_does() {
         let (ours, theirs) = UnixStream::pair().unwrap();

@@ -24,7 +24,8 @@ use crate::error::{Doing, Error};
 use crate::qmp::{Event, Qmp};
 
 /// What every guest is told. Each word saves boot time or makes runs alike; panic=-1 ends a guest that panicked.
-const CMDLINE: &str = "console=ttyS0 quiet loglevel=0 panic=-1 nokaslr mitigations=off tsc=reliable no_timer_check audit=0 \
+/// loglevel is 1 and not 0: at 0 a panic stays silent (kernel/panic.c raises the level only if it is not 0).
+const CMDLINE: &str = "console=ttyS0 quiet loglevel=1 panic=-1 nokaslr mitigations=off tsc=reliable no_timer_check audit=0 \
     apparmor=0 selinux=0 cryptomgr.notests random.trust_cpu=on i8042.noaux i8042.nokbd i8042.nopnp \
     rcupdate.rcu_expedited=1 lpj=4000000";
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use guest_init::job::{Action, Errno, Job, Mount, Write};
+use guest_init::job::{Action, Errno, Job, MAX_LEN_BYTES, Mount, Write};
 use guest_init::pattern::{Pattern, PatternMap, fnv1a64};
 use guest_init::protocol::{FromGuest, OpEnd, ReadBack, ToGuest};
 use nix::errno::Errno as Sys;
@@ -200,7 +200,7 @@ impl<'a> Workload<'a> {
             Action::DropCaches {} => io(super::files::write("/proc/sys/vm/drop_caches", "3"))?,
             Action::MmapWrite { path, offset, len, pattern, msync } => {
                 let bytes = self.bytes(pattern, *offset, *len);
-                super::aio::mmap_write(self.file(path, false)?, *offset, &bytes.bytes()[..], *msync)?;
+                aio::mmap_write(self.file(path, false)?, *offset, bytes.bytes(), *msync)?;
                 return Ok(*len as i64);
             }
             Action::AioWrite(write) => return self.aio_write(write),
@@ -289,6 +289,9 @@ impl<'a> Workload<'a> {
         };
         let rest = io(file.metadata())?.len().saturating_sub(offset);
         let wanted = len.unwrap_or(rest);
+        if wanted > MAX_LEN_BYTES {
+            return Err(Errno(libc::EFBIG));
+        }
         // Direct I/O reads whole blocks, also the one behind the end of the file.
         let mut buffer = Aligned::new(wanted as usize);
         let mut done = 0;

@@ -37,7 +37,7 @@ pub fn obtain(spec: &KernelSpec, cache: &Path) -> Result<Kernel, Error> {
     remove_half_filled(cache);
     let filling = tempfile::Builder::new().prefix("filling-").tempdir_in(cache);
     let filling = filling.doing(|| format!("creating a folder in {}", cache.display()))?;
-    let kernel = fill(spec, filling.path())?;
+    let kernel = keep_what_is_used(fill(spec, filling.path())?, filling.path())?;
     write(&kernel, filling.path())?;
     // Kept from here on: a rename moves it away from the guard that would delete it.
     let filled = filling.keep();
@@ -96,13 +96,37 @@ fn fill(spec: &KernelSpec, folder: &Path) -> Result<Kernel, Error> {
                 KernelSpec::Release(release) => format!("linux-image-{release}"),
                 _ => row.package.clone(),
             };
-            let debs = apt::download(&row, &pattern, spec, folder)?;
+            let downloads =
+                tempfile::tempdir_in(folder).doing(|| format!("creating a folder in {}", folder.display()))?;
+            let debs = apt::download(&row, &pattern, spec, downloads.path())?;
             debs.iter().try_for_each(|deb| unpack_deb(deb, &tree))?;
             let (package, version) = deb_fields(&debs[0])?;
-            debs.iter().try_for_each(|deb| fs::remove_file(deb).doing(|| format!("removing {}", deb.display())))?;
             Ok(Kernel { package: Some(package), version: Some(version), ..describe(&tree, folder, spec)? })
         }
     }
+}
+
+/// A package unpacked is 100 MiB, of which a guest uses one image and seven modules.
+fn keep_what_is_used(mut kernel: Kernel, folder: &Path) -> Result<Kernel, Error> {
+    let tree = folder.join("tree");
+    let modules = folder.join("modules");
+    let doing = || format!("arranging the kernel in {}", folder.display());
+    fs::create_dir_all(&modules).doing(doing)?;
+    let image_is_elf = kernel.vmlinux == kernel.image;
+    let image = [(&mut kernel.image, folder)];
+    let all = image.into_iter().chain(kernel.modules.iter_mut().map(|module| (&mut module.path, modules.as_path())));
+    for (path, to) in all.filter(|(path, _)| path.starts_with(&tree)) {
+        let kept = to.join(path.file_name().unwrap_or_default());
+        fs::rename(&*path, &kept).doing(doing)?;
+        *path = kept;
+    }
+    if image_is_elf {
+        kernel.vmlinux.clone_from(&kernel.image);
+    }
+    if tree.exists() {
+        fs::remove_dir_all(&tree).doing(doing)?;
+    }
+    Ok(kernel)
 }
 
 const DESCRIPTION: &str = "kernel.json";
