@@ -34,7 +34,7 @@ fn matches() -> impl Strategy<Value = Value> {
 }
 
 fn point() -> impl Strategy<Value = Value> {
-    (select(vec!["matches", "requests", "writes", "flushes", "bytes"]), 0..40u64)
+    (select(vec!["matches", "requests", "writes", "flushes", "bytes"]), 0..12u64)
         .prop_map(|(kind, n)| json!({kind: if kind == "bytes" { n * 512 } else { n }}))
 }
 
@@ -44,6 +44,7 @@ fn trigger() -> impl Strategy<Value = Value> {
         2 => select(vec![0.1, 0.5, 0.9]).prop_map(|p| json!({"probability": p})),
         1 => (1..5u64).prop_map(|n| json!({"nth": [n, n + 2], "key": "ordinal"})),
         1 => (1..4u64, 1..3u64).prop_map(|(every, limit)| json!({"every": every, "limit": limit})),
+        2 => point().prop_map(|after| json!({"after": after})),
         1 => (point(), point()).prop_map(|(after, until)| json!({"after": after, "until": until, "probability": 0.7})),
     ]
 }
@@ -97,7 +98,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
         let (sector, sectors) = if sectored { (sector * 4, sectors * 3) } else { (0, 0) };
         Request { op, sector, sectors, queue, inflight: 0 }
     });
-    prop::collection::vec(request, 0..60)
+    prop::collection::vec(request, 0..40)
 }
 
 fn try_load(rules: &[Value], seed: u64) -> Option<Arc<Script>> {
