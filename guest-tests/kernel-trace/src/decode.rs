@@ -222,3 +222,6 @@ impl HasCpu for RingEvent {
         self.cpu
     }
 }
+
+#[cfg(test)]
+mod tests;

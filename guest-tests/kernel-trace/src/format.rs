@@ -86,6 +86,18 @@ impl Format {
         }
     }
 
+    /// Writes a number or a text into a record, lengthening it if need be. Panics on a field that is not there.
+    #[cfg(test)]
+    pub(crate) fn write(&self, record: &mut Vec<u8>, name: &str, value: &Value) {
+        let field = self.field(name).unwrap_or_else(|| panic!("{} has no field {name}", self.event));
+        let bytes = match value {
+            Value::Number(number) => number.to_le_bytes()[..field.size].to_vec(),
+            Value::Text(text) => [text.as_bytes(), b"\0"].concat(),
+        };
+        record.resize(record.len().max(field.offset + field.size.max(bytes.len())), 0);
+        record[field.offset..][..bytes.len()].copy_from_slice(&bytes);
+    }
+
     fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
     }

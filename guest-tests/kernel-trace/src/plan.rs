@@ -333,3 +333,6 @@ fn constants(facts: &KernelFacts) -> BTreeMap<String, u64> {
     }
     constants
 }
+
+#[cfg(test)]
+mod tests;
