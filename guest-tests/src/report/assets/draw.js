@@ -267,7 +267,7 @@ function drawItem(ctx, index, item, x, nearest) {
   ctx.globalAlpha = dimmed(item) ? 0.2 : 1;
   shape(ctx, SHAPES[item.kind], x, y, r, colour);
   if (mark || index === view.selected) ring(ctx, x, y, r + 3.5, mark ? colour : colours.ink);
-  if (row >= 14 && item.x_end === undefined && room > ctx.measureText(item.label).width + 16 && item.kind !== "op_begins" && item.kind !== "op_ends") {
+  if (row >= 14 && item.x_end === undefined && room > 24 && room > ctx.measureText(item.label).width + 16 && item.kind !== "op_begins" && item.kind !== "op_ends") {
     ctx.fillStyle = mark ? colour : colours.ink;
     ctx.fillText(item.label, x + r + 4, y + 0.5);
   }
@@ -282,21 +282,36 @@ function ring(ctx, x, y, r, colour) {
   ctx.stroke();
 }
 
-function drawOverview() {
-  const width = overview.clientWidth, height = 26;
-  const ctx = context(overview, width, height);
-  const [low, high] = extents[view.axis], px = (place) => ((place - low) / (high - low)) * width;
+const overviewPixel = (place, width) => {
+  const [low, high] = extents[view.axis];
+  return ((place - low) / (high - low)) * width;
+};
+
+// Every item as a thin stroke. The same until axis, width or colours change, so it is drawn once and then copied.
+const strip = document.createElement("canvas");
+function overviewStrip(width, height) {
+  const key = [view.axis, width, window.devicePixelRatio, colours.soft].join(" ");
+  if (strip.dataset.key === key) return strip;
+  strip.dataset.key = key;
+  const ctx = context(strip, width, height);
   ctx.fillStyle = colours.soft;
   ctx.fillRect(0, 0, width, height);
   const heights = { guest: 3, device: 10, replica: 17 };
-  for (const item of items) {
-    ctx.fillStyle = colours[has(item, "error") ? "error" : laneOf(item)];
-    ctx.fillRect(px(placeOf(item)), heights[laneOf(item)], 1, 6);
-  }
-  for (const mark of ["fault", "difference"]) {
-    ctx.fillStyle = colours[mark];
-    for (const item of items) if (has(item, mark)) ctx.fillRect(px(placeOf(item)) - 1, 0, mark === "fault" ? 2 : 4, height);
-  }
+  const stroke = (colour, wanted, top, size, tall) => {
+    ctx.fillStyle = colours[colour];
+    for (const item of items) if (wanted(item)) ctx.fillRect(overviewPixel(placeOf(item), width) - (size >> 1), top(item), size, tall);
+  };
+  for (const lane of Object.keys(heights)) stroke(lane, (item) => laneOf(item) === lane, () => heights[lane], 1, 6);
+  stroke("error", (item) => has(item, "error"), (item) => heights[laneOf(item)], 1, 6);
+  stroke("fault", (item) => has(item, "fault"), () => 0, 2, height);
+  stroke("difference", (item) => has(item, "difference"), () => 0, 4, height);
+  return strip;
+}
+
+function drawOverview() {
+  const width = overview.clientWidth, height = 26;
+  const ctx = context(overview, width, height), px = (place) => overviewPixel(place, width);
+  ctx.drawImage(overviewStrip(width, height), 0, 0, width, height);
   ctx.fillStyle = colours.focus;
   ctx.globalAlpha = 0.18;
   ctx.fillRect(px(view.from), 0, px(view.to) - px(view.from), height);
