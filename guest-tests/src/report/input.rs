@@ -3,7 +3,6 @@
 //! Every sequence number named `seq` of the guest is the trace clock `counter`; every one named `seq` of the device is
 //! its arrival order, from 0. The two meet only in [`Match`].
 
-use crate::differ::{Difference, Judgement};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use writeback_events::{Entry, IoEndId, OpId, RequestId, Response};
@@ -35,20 +34,6 @@ pub struct ReportInput {
     pub phases: Vec<Phase>,
     /// The command that shows it again, as one line for a shell.
     pub repeat: String,
-}
-
-impl ReportInput {
-    /// Takes over what the differ found. `device` must be there already: the judgement counts places in it.
-    pub fn take_judgement(&mut self, judgement: &Judgement) {
-        self.first_difference = judgement.first_difference.as_ref().map(FirstDifference::from);
-        let responses = judgement.replica.iter();
-        self.replica =
-            responses.map(|(cause, response)| ReplicaResponse { cause: *cause, response: response.clone() }).collect();
-        let place = |(guest, place): (&RequestId, &usize)| {
-            self.device.get(*place).map(|request| Match { guest: *guest, device: request.seq })
-        };
-        self.matched = judgement.joined.iter().filter_map(place).collect();
-    }
 }
 
 /// The scenario, as far as a reader must know it.
@@ -84,18 +69,6 @@ pub struct FirstDifference {
     pub replica: Option<Response>,
     /// One sentence about it.
     pub text: String,
-}
-
-impl From<&Difference> for FirstDifference {
-    fn from(difference: &Difference) -> FirstDifference {
-        FirstDifference {
-            seq: difference.seq,
-            io_end: difference.io_end,
-            guest: difference.guest.clone(),
-            replica: difference.replica.clone(),
-            text: difference.why.clone(),
-        }
-    }
 }
 
 /// One request as the device saw it.

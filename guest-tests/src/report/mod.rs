@@ -9,10 +9,13 @@
 //! ```
 
 mod axis;
+mod bars;
 mod html;
 mod input;
+mod items;
 mod links;
 mod page;
+mod rows;
 mod story;
 mod summary;
 mod timeline;
@@ -45,6 +48,8 @@ const SCRIPTS: &[&str] = &[
     include_str!("assets/page.js"),
     include_str!("assets/view.js"),
     include_str!("assets/layout.js"),
+    include_str!("assets/glyphs.js"),
+    include_str!("assets/overview.js"),
     include_str!("assets/draw.js"),
     include_str!("assets/details.js"),
     include_str!("assets/control.js"),

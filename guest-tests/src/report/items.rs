@@ -1,0 +1,257 @@
+//! Events as items: the guest's entries, the device's requests, the replica's responses.
+//!
+//! Nothing is left out. Folios handed over or finished one after another become one item that says how many it is.
+
+use super::axis::{Axis, Place};
+use super::input::{DeviceRequest, ReplicaResponse, ReportInput};
+use super::links::{About, Links};
+use super::timeline::{Item, Mark, Origin, Track};
+use super::words::{self, Words};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use writeback_events::{Body, Entry, OpId, Response, Stimulus};
+
+/// Every event of a run, not yet in reading order and without rows.
+pub(super) fn items(input: &ReportInput, links: &Links, axis: &Axis) -> Vec<Item> {
+    let mut items = guest_items(input, links, axis);
+    items.extend(device_items(input, links, axis));
+    items.extend(replica_items(&input.replica, links, axis));
+    items
+}
+
+fn item(origin: Origin, track: Track, at: Place, words: Words, about: About) -> Item {
+    Item {
+        origin,
+        track: track as usize,
+        row: 0,
+        kind: String::new(),
+        label: words.label,
+        text: words.text,
+        seq: None,
+        at,
+        until: None,
+        io_end: about.io_end,
+        bio: about.bio,
+        request: about.request,
+        device: None,
+        marks: Vec::new(),
+        fields: Map::new(),
+    }
+}
+
+fn guest_items(input: &ReportInput, links: &Links, axis: &Axis) -> Vec<Item> {
+    let whole = input.first_difference.as_ref().map(|difference| difference.seq);
+    let mut items: Vec<Item> = Vec::new();
+    let mut run = FolioRun::default();
+    for (index, entry) in input.guest.iter().enumerate() {
+        if run.takes(entry, whole) {
+            run.lengthen(items.last_mut().expect("a run began with an item"), axis.of_seq(entry.seq));
+        } else {
+            items.push(guest_item(index, entry, input, links.of_entry[index], axis));
+        }
+    }
+    items
+}
+
+fn guest_item(index: usize, entry: &Entry, input: &ReportInput, about: About, axis: &Axis) -> Item {
+    let (track, words, kind_and_fields) = match &entry.body {
+        Body::Stimulus(stimulus) => (stimulus_track(stimulus), stimulus_words(stimulus, input), tagged(stimulus, "st")),
+        Body::Answered { request } => (
+            Track::GuestRequests,
+            Words { text: format!("request {request} is answered"), label: format!("answer {request}") },
+            ("answered".into(), Map::from_iter([("request".into(), request.0.into())])),
+        ),
+        Body::Response(response) => (guest_track(response), words::response(response), tagged(response, "ev")),
+    };
+    let mut item = item(Origin::Guest(index), track, axis.of_seq(entry.seq), words, about);
+    (item.kind, item.fields) = kind_and_fields;
+    item.seq = Some(entry.seq);
+    item.fields.insert("cpu".into(), entry.cpu.into());
+    item.fields.insert(if entry.interrupt { "interrupted task" } else { "task" }.into(), entry.task.0.into());
+    if let Body::Response(response) = &entry.body {
+        item.marks.extend(error_mark(response));
+    }
+    item
+}
+
+fn stimulus_words(stimulus: &Stimulus, input: &ReportInput) -> Words {
+    match stimulus {
+        Stimulus::OpBegins { op, .. } => {
+            let what = op_name(input, *op);
+            Words { text: format!("operation {op} begins: {what}"), label: what }
+        }
+        Stimulus::OpEnds { op, .. } => {
+            Words { text: format!("operation {op} ends: {}", op_name(input, *op)), label: "end".into() }
+        }
+        _ => words::stimulus(stimulus),
+    }
+}
+
+fn op_name(input: &ReportInput, op: OpId) -> String {
+    let run = input.ops.iter().find(|run| run.op == op);
+    run.map_or_else(|| format!("operation {op}"), |run| format!("{} {}", run.kind, run.args).trim().to_owned())
+}
+
+fn stimulus_track(stimulus: &Stimulus) -> Track {
+    match stimulus {
+        Stimulus::OpBegins { .. } | Stimulus::OpEnds { .. } => Track::Operations,
+        Stimulus::RequestIssued { .. } | Stimulus::RequestRequeued { .. } | Stimulus::RequestAnswered { .. } => {
+            Track::GuestRequests
+        }
+        _ => Track::Writeback,
+    }
+}
+
+fn guest_track(response: &Response) -> Track {
+    match response {
+        Response::OpResult { .. } => Track::Operations,
+        Response::RequestError { .. } => Track::GuestRequests,
+        Response::AllocFailed { .. } | Response::EndPageWriteback { .. } => Track::Writeback,
+        _ => Track::GuestIoEnds,
+    }
+}
+
+fn error_mark(response: &Response) -> Option<Mark> {
+    let errno = match *response {
+        Response::RequestError { errno, .. } | Response::OpResult { errno, .. } => errno,
+        Response::EndBio { error, .. } => error,
+        Response::AllocFailed { .. } => -12,
+        _ => 0,
+    };
+    (errno != 0).then_some(Mark::Error)
+}
+
+/// The name and the fields of an event, from the form in which it is stored.
+fn tagged(event: &impl Serialize, tag: &str) -> (String, Map<String, Value>) {
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(event) else {
+        unreachable!("an event is a struct with a tag");
+    };
+    let kind = fields.remove(tag).and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
+    (kind, fields)
+}
+
+/// Folio events that follow each other without a gap, in the trace and in the file.
+#[derive(Default)]
+struct FolioRun {
+    next: Option<(u64, bool, u64)>,
+    count: u64,
+}
+
+impl FolioRun {
+    /// Whether `entry` continues the run; if not, a new run begins with it. `whole` is kept apart.
+    fn takes(&mut self, entry: &Entry, whole: Option<u64>) -> bool {
+        let Some((ino, is_end, page, pages)) = folio(&entry.body).filter(|_| Some(entry.seq) != whole) else {
+            self.next = None;
+            return false;
+        };
+        let goes_on = self.next == Some((ino, is_end, page));
+        self.count = if goes_on { self.count + 1 } else { 1 };
+        self.next = Some((ino, is_end, page + pages));
+        goes_on
+    }
+
+    fn lengthen(&self, item: &mut Item, until: Place) {
+        let (_, is_end, next) = self.next.expect("lengthen follows takes");
+        let what = if is_end { "leave writeback" } else { "are handed to the bio code" };
+        let first = ["page", "index"].iter().find_map(|key| item.fields.get(*key)).and_then(Value::as_u64);
+        item.text = format!("pages {} to {} {what}, {} folios one by one", first.unwrap_or(0), next - 1, self.count);
+        item.label = "pages".into();
+        item.fields.insert("folios".into(), self.count.into());
+        item.until = Some(until);
+    }
+}
+
+/// Inode, whether it ends, first page and pages of a folio event.
+fn folio(body: &Body) -> Option<(u64, bool, u64, u64)> {
+    match *body {
+        Body::Stimulus(Stimulus::FolioSubmitted { ino, index, order, .. }) => {
+            Some((ino.0, false, index, 1_u64.checked_shl(order.into()).unwrap_or(1)))
+        }
+        Body::Response(Response::EndPageWriteback { ino, page }) => Some((ino.0, true, page, 1)),
+        _ => None,
+    }
+}
+
+fn device_items(input: &ReportInput, links: &Links, axis: &Axis) -> Vec<Item> {
+    input.device.iter().enumerate().map(|(index, request)| device_item(index, request, input, links, axis)).collect()
+}
+
+fn device_item(index: usize, request: &DeviceRequest, input: &ReportInput, links: &Links, axis: &Axis) -> Item {
+    let side = links.guest_side.get(&request.seq);
+    let about = side.map(|side| links.request(side.request)).unwrap_or_default();
+    let (at, until) = axis.of_request(request, links);
+    let mut item = item(Origin::Device(index), Track::Device, at, device_words(request), about);
+    item.kind = "device_request".into();
+    item.until = until;
+    item.device = Some(request.seq);
+    item.marks = device_marks(request);
+    item.fields = device_fields(request, input);
+    item
+}
+
+fn device_words(request: &DeviceRequest) -> Words {
+    let range = if request.sectors == 0 {
+        request.op.clone()
+    } else {
+        format!("{} sector {}, {} sectors", request.op, request.sector, request.sectors)
+    };
+    let status = request.status.map_or_else(|| "never answered".into(), words::status_byte);
+    let fired = if request.fired.is_empty() { String::new() } else { format!("; fault {}", request.fired.join(", ")) };
+    let mark = if request.fired.is_empty() { String::new() } else { format!("{} ", request.fired.join(" ")) };
+    Words {
+        text: format!("device request {}: {range}: {status}{fired}", request.seq),
+        label: format!("{mark}{} {}", request.op, if request.status == Some(0) { String::new() } else { status })
+            .trim()
+            .to_owned(),
+    }
+}
+
+fn device_marks(request: &DeviceRequest) -> Vec<Mark> {
+    let marks = [
+        (!request.fired.is_empty()).then_some(Mark::Fault),
+        (request.status != Some(0)).then_some(Mark::Error),
+        request.host_error.is_some().then_some(Mark::HostError),
+    ];
+    marks.into_iter().flatten().collect()
+}
+
+fn device_fields(request: &DeviceRequest, input: &ReportInput) -> Map<String, Value> {
+    let mut fields = Map::new();
+    let mut put = |key: &str, value: Value| {
+        fields.insert(key.into(), value);
+    };
+    put("queue", request.queue.into());
+    put("arrived_ns", request.arrived_ns.into());
+    if let Some(answered) = request.answered_ns {
+        put("answered_ns", answered.into());
+        put("took_us", (answered.saturating_sub(request.arrived_ns) / 1000).into());
+    }
+    if let Some(order) = request.answered_order {
+        put("answered as number", order.into());
+    }
+    for decision in input.decisions.iter().filter(|decision| decision.seq == request.seq) {
+        put(&format!("fault {}", decision.rule), format!("{}: {}", decision.action, decision.text).into());
+    }
+    if let Some(error) = &request.host_error {
+        put("host error", error.clone().into());
+    }
+    fields
+}
+
+fn replica_items(replica: &[ReplicaResponse], links: &Links, axis: &Axis) -> Vec<Item> {
+    let mut items: Vec<Item> = Vec::new();
+    for (index, one) in replica.iter().enumerate() {
+        let track = match guest_track(&one.response) {
+            Track::GuestIoEnds => Track::ReplicaIoEnds,
+            _ => Track::ReplicaOther,
+        };
+        let at = axis.of_seq(one.cause);
+        let about = links.response(&one.response);
+        let mut item = item(Origin::Replica(index), track, at, words::response(&one.response), about);
+        (item.kind, item.fields) = tagged(&one.response, "ev");
+        item.seq = Some(one.cause);
+        item.marks.extend(error_mark(&one.response));
+        items.push(item);
+    }
+    items
+}
