@@ -122,7 +122,12 @@ fn the_guest_lane_keeps_the_order_of_the_trace_on_both_axes() {
 
 #[test]
 fn a_request_is_issued_no_later_than_it_arrives_and_answered_no_later_than_the_guest_sees_it() {
-    let data = data_of(&render(&samples::many(2000)));
+    let mut input = samples::many(2000);
+    // As with several queues: what was issued first can arrive last.
+    for round in input.device.chunks_exact_mut(16) {
+        (round[2].arrived_ns, round[5].arrived_ns) = (round[5].arrived_ns, round[2].arrived_ns);
+    }
+    let data = data_of(&render(&input));
     let at = |kind: &str, request: &Value| {
         let of_it = |item: &&Value| item["kind"] == kind && &item["request"] == request;
         items(&data).iter().find(of_it).and_then(|item| item["t"].as_i64()).expect("in the trace")
