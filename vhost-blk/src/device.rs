@@ -246,6 +246,7 @@ impl Device {
             "malformed": totals.malformed,
             "abandoned": totals.abandoned,
             "ops": by_op,
+            "host_flushes": self.disk.flushes(),
             "rules": self.gates().engine.counters(),
         })
     }

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fault_injection::SECTOR_BYTES;
 use nix::fcntl::{FallocateFlags, FcntlArg, fallocate, fcntl};
@@ -66,6 +67,7 @@ pub struct Disk {
     bytes: u64,
     direct_bytes: u64,
     regular: bool,
+    flushes: AtomicU64,
     first_error: OnceLock<HostError>,
 }
 
@@ -97,7 +99,8 @@ impl Disk {
         };
         let direct_bytes = direct.as_ref().map_or(SECTOR_BYTES, direct_unit);
         let path = path.to_path_buf();
-        Ok(Disk { file, direct, path, bytes, direct_bytes, regular: kind.is_file(), first_error: OnceLock::new() })
+        let (regular, flushes, first_error) = (kind.is_file(), AtomicU64::new(0), OnceLock::new());
+        Ok(Disk { file, direct, path, bytes, direct_bytes, regular, flushes, first_error })
     }
 
     /// Whole sectors in the image.
@@ -113,6 +116,11 @@ impl Disk {
     /// The smallest unit O_DIRECT takes here; 512 without --direct.
     pub fn direct_bytes(&self) -> u64 {
         self.direct_bytes
+    }
+
+    /// How often the host was asked to make it durable.
+    pub fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
     }
 
     /// The first host error, if there was one.
@@ -154,6 +162,7 @@ impl Disk {
 
     /// Makes what was written durable.
     pub fn flush(&self) -> Result<(), HostError> {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
         let result = self.still_whole().and_then(|()| self.file.sync_data());
         result.map_err(|error| self.host_error("fdatasync", 0, 0, &error))
     }
@@ -174,6 +183,8 @@ impl Disk {
             Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENODEV | nix::errno::Errno::ENOSYS) => {
                 self.write_zeroes(offset, bytes)
             }
+            // A block device with blocks larger than ours.
+            Err(nix::errno::Errno::EINVAL) if !self.regular => self.write_zeroes(offset, bytes),
             Err(errno) => Err(errno.into()),
         }
     }

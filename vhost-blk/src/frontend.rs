@@ -131,7 +131,7 @@ impl Connection {
 
     /// Waits until the front-end leaves or the run is to end. Everything in flight is settled when it returns, and no
     /// thread of the connection touches the guest any more.
-    pub fn serve(self, device: &Device, stop: &impl AsFd) -> io::Result<Woken> {
+    pub fn serve(self, device: &Device, stop: &impl AsFd) -> io::Result<Left> {
         let woken = wait_for(&self.ended, stop)?;
         if woken == Woken::Stop {
             device.stopping.store(true, Ordering::SeqCst);
@@ -144,7 +144,10 @@ impl Connection {
         // Ends the queue threads and waits for them. A panic in the session's thread has ended the process already.
         drop(self.waiter.join());
         device.begin_session(SessionEvent::Disconnect);
-        drained.map(|()| woken)
+        drained.map(|()| match woken {
+            Woken::Stop => Left::RunEnds,
+            Woken::Ready => Left::FrontEnd { was_used: self.session.was_used() },
+        })
     }
 }
 
@@ -161,9 +164,21 @@ fn is_goodbye(error: &DaemonError) -> bool {
     )
 }
 
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The front-end left.
+    FrontEnd {
+        /// It had a driver.
+        was_used: bool,
+    },
+    /// The run is to end.
+    RunEnds,
+}
+
 /// Who woke us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Woken {
+enum Woken {
     /// What we waited for happened.
     Ready,
     /// The run is to end.
@@ -208,8 +223,7 @@ pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
 
 /// A listener in which one connection waits, whose other end is joined to `outside`.
 fn join(outside: UnixStream) -> io::Result<UnixListener> {
-    let folder = std::env::temp_dir().join(format!("vhost-blk-{}", std::process::id()));
-    DirBuilder::new().mode(0o700).create(&folder)?;
+    let folder = private_folder()?;
     let path = folder.join("s");
     let made = UnixListener::bind(&path).and_then(|listener| Ok((listener, UnixStream::connect(&path)?)));
     let _ = std::fs::remove_file(&path);
@@ -218,6 +232,18 @@ fn join(outside: UnixStream) -> io::Result<UnixListener> {
     relay("relay-in", outside.try_clone()?, inside.try_clone()?)?;
     relay("relay-out", inside, outside)?;
     Ok(listener)
+}
+
+/// A folder that only we can enter. A name that a dead process left behind is not used again.
+fn private_folder() -> io::Result<PathBuf> {
+    for attempt in 0..1000 {
+        let folder = std::env::temp_dir().join(format!("vhost-blk-{}-{attempt}", std::process::id()));
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            other => return other.map(|()| folder),
+        }
+    }
+    Err(io::Error::other("the folder for temporary files is full of our leftovers (vhost-blk-*)"))
 }
 
 /// Carries messages, with their descriptors, one way until either end closes.

@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::device::{Device, Parts};
 use crate::disk::{Disk, DiskOptions};
 use crate::error::StartError;
-use crate::frontend::{Frontend, Woken};
+use crate::frontend::{Frontend, Left};
 use crate::overlay::Overlay;
 use crate::recorder::{Output, Recorder};
 use crate::transfer::ID_BYTES;
@@ -80,8 +80,7 @@ impl Server {
             Some(path) => Some(Control::start(path, device.clone())?),
             None => None,
         };
-        let once = args.once || frontend.is_single();
-        Ok(Server { device, frontend, once, _control: control })
+        Ok(Server { device, frontend, once: args.once, _control: control })
     }
 
     /// The device, for those who look at it from the same process.
@@ -120,9 +119,11 @@ impl Server {
         loop {
             let Some(connection) = self.frontend.accept(&self.device, stop)? else { return Ok(()) };
             let served = connection.serve(&self.device, stop);
-            let woken = served.map_err(|source| StartError::Host { what: "bring the queues to rest", source })?;
-            if woken == Woken::Stop || self.once {
-                return Ok(());
+            match served.map_err(|source| StartError::Host { what: "bring the queues to rest", source })? {
+                Left::RunEnds => return Ok(()),
+                Left::FrontEnd { .. } if self.frontend.is_single() => return Ok(()),
+                Left::FrontEnd { was_used: true } if self.once => return Ok(()),
+                Left::FrontEnd { .. } => {}
             }
         }
     }

@@ -80,6 +80,11 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a driver ever spoke: a mere look at the socket is no front-end.
+    pub fn was_used(&self) -> bool {
+        self.acked_features.load(Ordering::SeqCst) != 0
+    }
+
     /// Takes nothing more, and answers or gives up everything in flight.
     pub fn settle(&self) -> io::Result<()> {
         self.closing.store(true, Ordering::SeqCst);

@@ -133,14 +133,24 @@ fn loops_wild_indices_and_bad_tables_come_back_and_the_queue_lives_on() {
     guest.descriptor(0, 203, table, 17, Guest::indirect_flag(), 0);
     guest.descriptor(0, 204, vm_memory::GuestAddress(1 << 40), 32, Guest::indirect_flag(), 0);
     guest.descriptor(0, 205, table, 64, Guest::indirect_flag(), 0);
-    for head in [200, 202, 203, 204, 205] {
+    // Whole requests by their first three descriptors, but for a status byte that names another one.
+    let status = guest.place(&[UNTOUCHED]);
+    guest.descriptor(0, 210, header, 16, NEXT, 211);
+    guest.descriptor(0, 211, data, 512, NEXT, 212);
+    guest.descriptor(0, 212, status, 1, NEXT | 2, 9999);
+    guest.descriptor(0, 220, header, 16, NEXT, 221);
+    guest.descriptor(0, 221, data, 512, NEXT, 222);
+    guest.descriptor(0, 222, status, 1, NEXT | 2, 222);
+    for head in [200, 202, 203, 204, 205, 210, 220] {
         guest.offer(0, head);
         guest.kick(0);
         assert_eq!(guest.used(0), (head, 0), "head {head}");
     }
+    let sent = Sent { queue: 0, head: 0, data, data_bytes: 0, status };
+    assert_eq!(guest.status(&sent), UNTOUCHED, "where the status byte would be is not known");
     guest.break_avail_index(0);
     guest.kick(0);
-    while device.ask(&Ask::Counters)["malformed"] != 6 {
+    while device.ask(&Ask::Counters)["malformed"] != 8 {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     guest.repair_avail_index(0);
@@ -485,14 +495,51 @@ fn a_front_end_that_leaves_and_comes_back_finds_the_same_device() {
     assert_eq!(sessions, ["connect", "features", "disconnect", "connect", "features", "disconnect"]);
 }
 
+/// How often the image was made durable so far.
+fn host_flushes(device: &Device) -> u64 {
+    device.ask(&Ask::Counters)["host_flushes"].as_u64().expect("a number")
+}
+
 #[test]
-fn writes_are_durable_when_answered_if_the_driver_does_not_flush() {
-    // Without FLUSH in the negotiation the cache is write-through; the record cannot show an fdatasync, the path runs.
+fn without_a_driver_that_flushes_every_write_is_durable_when_answered() {
     let device = Device::start(64, "");
     let stream = std::os::unix::net::UnixStream::connect(&device.socket).expect("connects");
     let mut guest = Guest::over(stream, 1, !(1 << 9 | 1 << 11));
     assert_eq!(guest.write(0, &pattern(1, 2)), (OK, 1));
     assert_eq!(guest.range(WRITE_ZEROES, 1, 1, 1), (OK, 1));
+    assert_eq!(guest.read(0, 1).0, OK);
+    assert_eq!(host_flushes(&device), 2);
+}
+
+#[test]
+fn a_driver_that_clears_the_write_cache_gets_write_through() {
+    let device = Device::start(64, "");
+    let mut guest = Guest::connect(&device.socket, 1);
+    guest.write(0, &pattern(1, 2));
+    assert_eq!(host_flushes(&device), 0, "a write-back cache may keep it");
+    guest.request(FLUSH, 0, &[], 0);
+    assert_eq!(host_flushes(&device), 1);
+    guest.set_config(32, &[0]);
+    assert_eq!(guest.config(60)[32], 0);
+    assert_eq!(host_flushes(&device), 2, "what was answered before is durable after");
+    guest.write(1, &pattern(1, 3));
+    assert_eq!(host_flushes(&device), 3);
+    guest.set_config(32, &[1]);
+    guest.write(2, &pattern(1, 3));
+    assert_eq!(host_flushes(&device), 3);
+}
+
+#[test]
+fn a_flush_that_fails_makes_nothing_durable_unless_the_script_says_it_landed() {
+    for (transfer, flushes) in [("none", 0), ("all", 1)] {
+        let action = format!(r#""error":{{"status":"ioerr","transfer":"{transfer}"}}"#);
+        let device = Device::start(64, &rule(r#""op":"flush""#, r#""nth":1"#, &action));
+        let mut guest = Guest::connect(&device.socket, 1);
+        assert_eq!(guest.request(FLUSH, 0, &[], 0), (IOERR, 1, vec![]));
+        assert_eq!(host_flushes(&device), flushes, "{transfer}");
+        assert_eq!(guest.request(FLUSH, 0, &[], 0), (OK, 1, vec![]));
+        assert_eq!(host_flushes(&device), flushes + 1);
+    }
 }
 
 #[test]

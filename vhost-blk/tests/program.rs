@@ -218,6 +218,7 @@ fn a_descriptor_that_is_no_socket_is_refused() {
 fn once_ends_with_its_front_end() {
     let folder = folder_with_image();
     let served = serve(folder.path(), &["--once"]);
+    drop(UnixStream::connect(folder.path().join("s")).expect("a look at the socket is no front-end"));
     let mut guest = Guest::connect(&folder.path().join("s"), 1);
     assert_eq!(guest.read(0, 1).0, OK);
     drop(guest);

@@ -232,6 +232,10 @@ impl Guest {
         payload
     }
 
+    pub fn set_config(&mut self, offset: u32, bytes: &[u8]) {
+        self.frontend.set_config(offset, VhostUserConfigFlags::WRITABLE, bytes).expect("set_config");
+    }
+
     pub fn allocate(&mut self, bytes: usize) -> GuestAddress {
         let at = GuestAddress(self.next_data);
         self.next_data += (bytes as u64).next_multiple_of(512);
