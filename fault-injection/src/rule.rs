@@ -426,6 +426,17 @@ impl Action {
 }
 
 impl Rule {
+    /// Whether chance, from the seed, has a say in it. The order of a window is drawn by its number, not by address.
+    pub fn draws(&self) -> bool {
+        self.trigger.probability.is_some()
+            || matches!(
+                self.action,
+                Action::Error { transfer: Transfer::Random, .. }
+                    | Action::Delay { length: Length::Drawn(_), .. }
+                    | Action::Split { order: ChildOrder::Shuffle, .. }
+            )
+    }
+
     /// Bounds of the request's length, what the action itself asks for included.
     pub fn size(&self) -> Bounds {
         let least = self.action.least_sectors();

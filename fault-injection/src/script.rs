@@ -194,13 +194,25 @@ fn chance(rule: &Rule, queues: u16) -> Option<String> {
     if !rule.matches.inflight.is_open() {
         return Some(format!("rule {id:?} matches by inflight: it follows the speed of the disk"));
     }
+    if queues < 2 {
+        return None;
+    }
+    let of_device = |point: &Point| !matches!(point, Point::Matches(_) | Point::Mark(_));
+    if points.clone().any(of_device) || (points.next().is_some() && rule.matches.queue.is_none()) {
+        return Some(format!("rule {id:?} has a point, and {queues} queues have no order among them"));
+    }
     let counts = !trigger.nth.is_empty()
         || trigger.every.is_some()
         || trigger.limit.is_some()
         || trigger.key == Key::Ordinal
-        || points.next().is_some()
         || matches!(rule.action, Action::Reorder { .. });
-    (counts && queues > 1).then(|| format!("rule {id:?} counts requests, and {queues} queues have no order among them"))
+    match rule.matches.queue {
+        None if counts => Some(format!("rule {id:?} counts requests, and {queues} queues have no order among them")),
+        Some(_) if trigger.key == Key::Address && rule.draws() => {
+            Some(format!("rule {id:?} draws for one queue, and touches of an extent are counted over all {queues}"))
+        }
+        _ => None,
+    }
 }
 
 /// The form in which a script is written back.

@@ -201,6 +201,17 @@ fn what_a_run_owes_to_chance_is_named() {
     let script = load(&[Source { name: "s.json", text: script }]).expect("nothing wrong").script;
     assert!(script.determinism(1).deterministic);
     assert_eq!(script.determinism(2).why, ["rule \"third\" counts requests, and 2 queues have no order among them"]);
+    let queues = r#"{"faultscript": 1, "rules": [
+ {"id": "mark", "match": {"op": "read"}, "trigger": {"after": {"mark": "A"}}, "action": {"error": {"status": "ioerr"}}},
+ {"id": "own-third", "match": {"op": "flush", "queue": 1}, "trigger": {"nth": 3}, "action": {"error": {"status": "ioerr"}}},
+ {"id": "own-drawn", "match": {"op": "write", "queue": 1}, "trigger": {"probability": 0.5}, "action": {"error": {"status": "ioerr"}}}]}"#;
+    let script = load(&[Source { name: "s.json", text: queues }]).expect("nothing wrong").script;
+    assert!(script.determinism(1).deterministic);
+    let why = [
+        "rule \"mark\" has a point, and 2 queues have no order among them",
+        "rule \"own-drawn\" draws for one queue, and touches of an extent are counted over all 2",
+    ];
+    assert_eq!(script.determinism(2).why, why);
     let clock = r#"{"faultscript": 1, "rules": [
  {"id": "clock", "trigger": {"after": {"ms": 5}}, "action": {"lose": {}}},
  {"id": "load", "match": {"inflight": {"min": 2}}, "action": {"error": {"status": "ioerr"}}}]}"#;
