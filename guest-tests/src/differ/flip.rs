@@ -3,9 +3,12 @@
 //! A judge that says `same` of a flipped recording does not look at what was flipped. Each must come out `different` or
 //! `unjudged`; the few that may not are listed in `flips-that-may-stay.toml`, each with the reason.
 
+use super::{Case, JoinError, Judgement, compare, join, settle};
+use crate::verdict::Outcome;
 use serde::Deserialize;
 use serde_json::Value;
-use writeback_events::{Body, Entry, Response};
+use std::collections::BTreeSet;
+use writeback_events::{Body, Entry, OpId, OpKind, Response, Stimulus};
 
 /// One flipped recording.
 #[derive(Clone, Debug)]
@@ -22,6 +25,16 @@ pub struct Flip {
     pub entries: Vec<Entry>,
 }
 
+/// When a flip need not be noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// The operation's result does not come from writeback.
+    OperationWithoutErrorReport,
+    /// The replica could not know the operation's result.
+    NotPredicted,
+}
+
 /// A kind of flip that need not be noticed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,8 +43,8 @@ pub struct MayStay {
     pub done: String,
     /// As [`Flip::ev`].
     pub ev: String,
-    /// When it may stay: a word that the test knows.
-    pub when: String,
+    /// When it may stay.
+    pub when: When,
     /// Why.
     pub reason: String,
 }
@@ -44,9 +57,73 @@ struct List {
 }
 
 impl MayStay {
-    /// Reads the list.
-    pub fn parse(text: &str) -> Result<Vec<MayStay>, String> {
-        toml::from_str::<List>(text).map(|list| list.may_stay).map_err(|error| error.to_string())
+    /// The list that goes with this program.
+    pub fn built_in() -> Vec<MayStay> {
+        let list: List = toml::from_str(include_str!("../../flips-that-may-stay.toml")).expect("a test reads it");
+        list.may_stay
+    }
+
+    fn lists(&self, flip: &Flip, flipped: &Response, ops: &QuietOps) -> bool {
+        let Response::OpResult { op, .. } = flipped else { return false };
+        let quiet = match self.when {
+            When::OperationWithoutErrorReport => ops.without_report.contains(op),
+            When::NotPredicted => ops.not_predicted.contains(op),
+        };
+        quiet && self.ev == flip.ev && ["any", flip.done].contains(&self.done.as_str())
+    }
+}
+
+/// What a flip test gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlipTest {
+    /// Flips judged.
+    pub tried: usize,
+    /// Those that came out `same` or `allowed` and are not listed.
+    pub unnoticed: Vec<String>,
+    /// Those that came out so and are listed.
+    pub listed: usize,
+}
+
+/// Flips every response of a recording that `picks` picks, and judges each. The recording itself must agree with the
+/// replica: what differs beforehand hides what a flip does.
+pub fn flip_test(case: &Case<'_>, picks: impl Fn(&Entry) -> bool) -> Result<FlipTest, JoinError> {
+    let joined = join(case.entries, case.device, case.queues)?;
+    // A flip changes no stimulus, so the replica need not follow again.
+    let (followed, judgement) = settle(case, &joined);
+    let ops = QuietOps::read(case.entries, &judgement);
+    let may_stay = MayStay::built_in();
+    let mut test = FlipTest { tried: 0, unnoticed: Vec::new(), listed: 0 };
+    for (flip, flipped) in flips_with(case.entries, picks) {
+        test.tried += 1;
+        let verdict = compare::compare(&Case { entries: &flip.entries, ..case.clone() }, &joined, &followed).verdict;
+        if matches!(verdict, Outcome::Different | Outcome::Unjudged) {
+            continue;
+        }
+        match may_stay.iter().any(|listed| listed.lists(&flip, &flipped, &ops)) {
+            true => test.listed += 1,
+            false => test.unnoticed.push(flip.describe()),
+        }
+    }
+    Ok(test)
+}
+
+/// Operations whose result nobody compares.
+struct QuietOps {
+    without_report: BTreeSet<OpId>,
+    not_predicted: BTreeSet<OpId>,
+}
+
+impl QuietOps {
+    fn read(entries: &[Entry], judgement: &Judgement) -> QuietOps {
+        let without_report = entries.iter().filter_map(|entry| match entry.body {
+            Body::Stimulus(Stimulus::OpBegins { op, kind: OpKind::Other, .. }) => Some(op),
+            _ => None,
+        });
+        let not_predicted = judgement.allowed.iter().filter_map(|allowed| match (&allowed.id[..], &allowed.guest) {
+            ("not-predicted", Some(Response::OpResult { op, .. })) => Some(*op),
+            _ => None,
+        });
+        QuietOps { without_report: without_report.collect(), not_predicted: not_predicted.collect() }
     }
 }
 
@@ -58,15 +135,24 @@ impl Flip {
     }
 }
 
-/// All flips of the responses at the places (in `entries`) that `picks` picks.
+/// All flips of the responses that `picks` picks.
 pub fn flips<'a>(entries: &'a [Entry], picks: impl Fn(&Entry) -> bool + 'a) -> impl Iterator<Item = Flip> + 'a {
+    flips_with(entries, picks).map(|(flip, _)| flip)
+}
+
+/// The same, each with the response that was flipped.
+fn flips_with<'a>(
+    entries: &'a [Entry],
+    picks: impl Fn(&Entry) -> bool + 'a,
+) -> impl Iterator<Item = (Flip, Response)> + 'a {
     let places = entries.iter().enumerate().filter(move |(_, entry)| picks(entry));
-    places
-        .filter_map(|(place, entry)| match &entry.body {
-            Body::Response(response) => Some(flips_at(entries, place, response)),
-            _ => None,
-        })
-        .flatten()
+    let responses = places.filter_map(|(place, entry)| match &entry.body {
+        Body::Response(response) => Some((place, response)),
+        _ => None,
+    });
+    responses.flat_map(|(place, response)| {
+        flips_at(entries, place, response).into_iter().map(|flip| (flip, response.clone()))
+    })
 }
 
 fn flips_at(entries: &[Entry], place: usize, response: &Response) -> Vec<Flip> {

@@ -18,7 +18,7 @@ mod tests;
 
 pub use compare::{Allowed, Difference, IoEndJudgement};
 pub use exceptions::{Condition, Exception, Exceptions, ExceptionsError, Side};
-pub use flip::{Flip, MayStay, flips};
+pub use flip::{Flip, FlipTest, MayStay, When, flip_test, flips};
 pub use follow::{Caused, Context, Followed, follow};
 pub use join::{DeviceRequest, JoinError, Joined, Placed, join};
 
@@ -77,25 +77,32 @@ pub fn judge(case: &Case<'_>) -> Judgement {
 }
 
 fn judge_joined(case: &Case<'_>, joined: Joined) -> Judgement {
+    let (followed, mut judgement) = settle(case, &joined);
+    judgement.replica = followed.responses.into_iter().map(|caused| (caused.seq, caused.response)).collect();
+    judgement.joined = joined.device_of;
+    judgement
+}
+
+/// Follows and compares; and where the two part, tries what a trace leaves open the other way.
+///
+/// A worker's trace shows that it starts, not when it takes the list. Each start that was raced for is taken the other way
+/// if the two sides then part later or not at all.
+fn settle(case: &Case<'_>, joined: &Joined) -> (Followed, Judgement) {
     let mut setup = case.setup.clone();
-    let mut followed = follow(&setup, &joined);
-    let mut judgement = compare::compare(case, &joined, &followed);
-    // A worker's trace shows that it starts, not when it takes the list. Each start that was raced for is tried the other
-    // way where the two sides part, and kept if they then part later or not at all.
+    let mut followed = follow(&setup, joined);
+    let mut judgement = compare::compare(case, joined, &followed);
     for start in followed.raced.clone() {
         let Some(parts) = judgement.first_difference.as_ref().map(|difference| difference.seq) else { break };
         setup.late_splices.insert(start);
-        let other = follow(&setup, &joined);
-        let otherwise = compare::compare(case, &joined, &other);
+        let other = follow(&setup, joined);
+        let otherwise = compare::compare(case, joined, &other);
         if otherwise.first_difference.as_ref().is_none_or(|difference| difference.seq > parts) {
             (followed, judgement) = (other, otherwise);
         } else {
             setup.late_splices.remove(&start);
         }
     }
-    judgement.replica = followed.responses.into_iter().map(|caused| (caused.seq, caused.response)).collect();
-    judgement.joined = joined.device_of;
-    judgement
+    (followed, judgement)
 }
 
 fn unjudged(error: JoinError) -> Judgement {

@@ -183,64 +183,20 @@ fn the_canary_is_noticed_in_a_real_trace() {
     }
 }
 
-/// A judge that says `same` of a flipped recording, and what was flipped.
-fn unnoticed(recording: &Recording, picks: impl Fn(&Entry) -> bool) -> (usize, Vec<String>) {
-    let may_stay = MayStay::parse(include_str!("../../flips-that-may-stay.toml")).expect("the list can be read");
-    let quiet_ops = ops_without_report(recording);
-    // A flip changes no stimulus, so the replica need not follow again.
-    let joined = join(&recording.entries, &recording.device, 1).expect("the recording is whole");
-    let followed = follow(&setup(None), &joined);
-    assert!(followed.raced.is_empty(), "such a recording has to be judged whole");
+/// Flips a recording that agrees.
+fn flipped(recording: &Recording, picks: impl Fn(&Entry) -> bool) -> FlipTest {
+    assert_eq!(recording.judge().verdict, Outcome::Same, "before anything is flipped");
+    let Recording { entries, device } = recording;
     let exceptions = Exceptions::default();
-    let judge = |entries: &[Entry]| {
-        let (device, setup) = (&recording.device[..], setup(None));
-        let case = Case { entries, device, queues: 1, cpus: 1, setup, exceptions: &exceptions };
-        compare::compare(&case, &joined, &followed).verdict
-    };
-    assert_eq!(judge(&recording.entries), Outcome::Same, "before anything is flipped");
-    let mut tried = 0;
-    let mut unnoticed = Vec::new();
-    for flip in flips(&recording.entries, picks) {
-        tried += 1;
-        let Body::Response(flipped) = &entry_at(recording, flip.seq, &flip.ev).body else { unreachable!() };
-        let stays = |listed: &MayStay| {
-            let condition = match listed.when.as_str() {
-                "operation-without-error-report" => {
-                    matches!(flipped, Response::OpResult { op, .. } if quiet_ops.contains(op))
-                }
-                "not-predicted" => false,
-                other => panic!("no test knows the condition {other}"),
-            };
-            condition && listed.ev == flip.ev && ["any", flip.done].contains(&listed.done.as_str())
-        };
-        let done = flip.describe();
-        let listed = may_stay.iter().any(stays);
-        if matches!(judge(&flip.entries), Outcome::Same | Outcome::Allowed) && !listed {
-            unnoticed.push(done);
-        }
-    }
-    (tried, unnoticed)
-}
-
-fn entry_at<'a>(recording: &'a Recording, seq: u64, kind: &str) -> &'a Entry {
-    let is =
-        |entry: &&Entry| entry.seq == seq && matches!(&entry.body, Body::Response(response) if ev(response) == kind);
-    recording.entries.iter().find(is).expect("a flip is of an entry")
-}
-
-fn ops_without_report(recording: &Recording) -> Vec<writeback_events::OpId> {
-    let quiet = recording.entries.iter().filter_map(|entry| match entry.body {
-        Body::Stimulus(Stimulus::OpBegins { op, kind: writeback_events::OpKind::Other, .. }) => Some(op),
-        _ => None,
-    });
-    quiet.collect()
+    let case = Case { entries, device, queues: 1, cpus: 1, setup: setup(None), exceptions: &exceptions };
+    flip_test(&case, picks).expect("the recording is whole")
 }
 
 #[test]
 fn every_flip_of_a_synthetic_recording_is_noticed() {
-    let (tried, unnoticed) = unnoticed(&Recording::agreeing(ALL_PARTS), |_| true);
-    assert!(tried > 300, "{tried}");
-    assert_eq!(unnoticed, Vec::<String>::new(), "of {tried} flips");
+    let test = flipped(&Recording::agreeing(ALL_PARTS), |_| true);
+    assert!(test.tried > 300, "{}", test.tried);
+    assert_eq!(test.unnoticed, Vec::<String>::new(), "of {} flips", test.tried);
 }
 
 #[test]
@@ -250,9 +206,9 @@ fn every_flip_of_a_real_trace_is_noticed() {
         Body::Response(Response::EndPageWriteback { page, .. }) => page % 61 == 0,
         _ => true,
     };
-    let (tried, unnoticed) = unnoticed(&Recording::of(ONE_WRITE_FAILS), picks);
-    assert!(tried > 500, "{tried}");
-    assert_eq!(unnoticed, Vec::<String>::new(), "of {tried} flips");
+    let test = flipped(&Recording::of(ONE_WRITE_FAILS), picks);
+    assert!(test.tried > 500, "{}", test.tried);
+    assert_eq!(test.unnoticed, Vec::<String>::new(), "of {} flips", test.tried);
 }
 
 const COUNT_MAY_DIFFER: &str = r#"
