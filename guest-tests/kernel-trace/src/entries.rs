@@ -469,23 +469,22 @@ impl<'a> Maker<'a> {
         if self.symbol("ext4_end_io_rsv_work").is_none_or(|symbol| symbol.address != function) {
             return;
         }
+        // The last put and the queueing are one step of one CPU; another CPU may do the same for another io_end meanwhile.
+        let cpu = self.events[at].cpu;
+        let last_put = |life: &Life| life.last_put.map(|last| last.at).filter(|&put| self.events[put].cpu == cpu);
         let fits = |life: &Life| {
-            life.last_put.is_some()
-                && !life.waits
+            !life.waits
                 && !life.released
                 && life.inode.wrapping_add(self.inode_to_work) == work
+                && last_put(life).is_some()
         };
-        let found = self.lives.iter().rposition(fits);
-        let Some(life) = found.filter(|&life| self.last_put_on(life) == Some(self.events[at].cpu)) else {
+        let candidates = self.lives.iter().enumerate().filter(|(_, life)| fits(life));
+        let Some((life, _)) = candidates.max_by_key(|(_, life)| last_put(life)) else {
             return self.unplaced(at, "the conversion work is queued without a last put before it".into());
         };
         self.lives[life].waits = true;
         let io_end = self.lives[life].id;
         self.response(at, Response::AddCompleteIo { io_end, queued: true });
-    }
-
-    fn last_put_on(&self, life: usize) -> Option<u16> {
-        self.lives[life].last_put.map(|last| self.events[last.at].cpu)
     }
 
     /// The io_end waits on a list that was not empty: told where its last put was, as nothing else shows it.

@@ -3,6 +3,7 @@
 use crate::container::{Contents, Trailer};
 use crate::plan::GROUP;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Everything known to be missing. [`Losses::is_empty`] is the condition for a verdict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,7 +131,8 @@ impl Losses {
     /// What was read from a buffer, and what was left in it, must be what arrived.
     pub(crate) fn compare_with_stats(&mut self, contents: &Contents, arrived: impl Fn(u16) -> usize) {
         let Some(trailer) = &contents.trailer else { return };
-        for cpu in 0..contents.header.vcpus {
+        let seen = contents.pages.iter().map(|page| page.cpu);
+        for cpu in (0..contents.header.vcpus).chain(seen).collect::<BTreeSet<_>>() {
             let text = trailer.cpu_stats.get(usize::from(cpu)).map_or("", String::as_str);
             let (Some(read), Some(left)) = (counter_of(text, "read events"), counter_of(text, "entries")) else {
                 self.add_without_stats(cpu);

@@ -120,16 +120,14 @@ mod tests {
         \tarray       :   32 bits\n\n\tpadding     : type == 29\n\ttime_extend : type == 30\n\ttime_stamp : type == 31\n\
         \tdata max type_len  == 28\n";
 
+    /// Time stamp and bytes of an event.
+    type Stamped = (u64, Vec<u8>);
+
     fn head(kind: u32, delta: u32) -> [u8; 4] {
         (delta << 5 | kind).to_le_bytes()
     }
 
-    fn read(
-        start: u64,
-        commit_flags: u64,
-        data: &[u8],
-        behind: &[u8],
-    ) -> Result<(Vec<(u64, Vec<u8>)>, Missed), DecodeError> {
+    fn read(start: u64, commit_flags: u64, data: &[u8], behind: &[u8]) -> Result<(Vec<Stamped>, Missed), DecodeError> {
         let commit = data.len() as u64 | commit_flags;
         let bytes = [&start.to_le_bytes()[..], &commit.to_le_bytes(), data, behind].concat();
         let page = Page { cpu: 3, bytes };
