@@ -3,7 +3,11 @@
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let raw = std::fs::read(&arguments[0]).unwrap();
+    let Some(path) = arguments.first() else {
+        eprintln!("usage: guest-raw FILE [events|entries]");
+        std::process::exit(2);
+    };
+    let raw = std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"));
     match arguments.get(1).map(String::as_str) {
         Some("events") => {
             for event in kernel_trace::ring_events(&raw).unwrap_or_else(|error| panic!("{error}")) {

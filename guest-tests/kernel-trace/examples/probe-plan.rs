@@ -5,9 +5,13 @@ use kernel_trace::{KernelFacts, SymbolAddress, plan};
 
 fn main() {
     let paths: Vec<String> = std::env::args().skip(1).collect();
-    let elf = std::fs::read(&paths[0]).unwrap();
+    let [vmlinux, kallsyms] = &paths[..] else {
+        eprintln!("usage: probe-plan VMLINUX KALLSYMS");
+        std::process::exit(2);
+    };
+    let elf = std::fs::read(vmlinux).unwrap();
     let facts = KernelFacts::from_vmlinux(&elf).unwrap_or_else(|error| panic!("{error}"));
-    let listed = std::fs::read_to_string(&paths[1]).unwrap();
+    let listed = std::fs::read_to_string(kallsyms).unwrap();
     let symbols = wanted(&listed, &facts.needed_symbols());
     let plan = plan(&facts, &elf, &symbols).unwrap_or_else(|error| panic!("{error}"));
     println!("{}", serde_json::to_string_pretty(&plan).unwrap());

@@ -4,6 +4,7 @@
 //! 64-bit little-endian kernels are read here. Every index and length is checked: the image comes from outside.
 
 use crate::error::FactsError;
+use std::collections::BTreeMap;
 
 const MAGIC: u16 = 0xeb9f;
 
@@ -17,6 +18,8 @@ const KIND_ENUM64: u32 = 19;
 pub(crate) struct Btf<'a> {
     bytes: &'a [u8],
     types: Vec<usize>,
+    /// Structs by name. A kernel can have several of one name, private to different files.
+    structs: BTreeMap<&'a [u8], Vec<u32>>,
     strings: std::ops::Range<usize>,
 }
 
@@ -41,11 +44,15 @@ impl<'a> Btf<'a> {
         let header_len = word(4)?;
         let types = section(bytes, header_len, word(8)?, word(12)?)?;
         let strings = section(bytes, header_len, word(16)?, word(20)?)?;
-        let mut btf = Btf { bytes, types: Vec::new(), strings };
+        let mut btf = Btf { bytes, types: Vec::new(), structs: BTreeMap::new(), strings };
         let mut at = types.start;
         while at < types.end {
             let head = btf.head(at)?;
             btf.types.push(at);
+            if head.kind == KIND_STRUCT {
+                let id = btf.types.len() as u32;
+                btf.structs.entry(btf.string(head.name)?).or_default().push(id);
+            }
             at = head.body + body_len(&head).ok_or(damaged(at, "a type of a kind this program does not know"))?;
         }
         if at != types.end {
@@ -58,8 +65,8 @@ impl<'a> Btf<'a> {
     pub(crate) fn offset(&self, name: &str, members: &[&str]) -> Result<u32, FactsError> {
         let missing = || FactsError::NoField { path: format!("{name}.{}", members.join(".")) };
         let mut found = None;
-        for id in self.named(name, &[KIND_STRUCT]) {
-            found = found.or(self.walk(id?, members)?);
+        for &id in self.structs.get(name.as_bytes()).into_iter().flatten() {
+            found = found.or(self.walk(id, members)?);
         }
         found.ok_or_else(missing)
     }
@@ -83,24 +90,6 @@ impl<'a> Btf<'a> {
             }
         }
         Err(FactsError::NoField { path: format!("enumerator {name}") })
-    }
-
-    /// Ids of the types with this name and one of these kinds.
-    fn named<'b>(&'b self, name: &'b str, kinds: &'b [u32]) -> impl Iterator<Item = Result<u32, FactsError>> + 'b {
-        self.types.iter().enumerate().filter_map(move |(index, &at)| {
-            let head = match self.head(at) {
-                Ok(head) => head,
-                Err(error) => return Some(Err(error)),
-            };
-            if !kinds.contains(&head.kind) {
-                return None;
-            }
-            match self.string(head.name) {
-                Ok(found) if found == name.as_bytes() => Some(Ok(index as u32 + 1)),
-                Ok(_) => None,
-                Err(error) => Some(Err(error)),
-            }
-        })
     }
 
     /// Offset of a member path within type `id`; `None` if the type has no such member.
