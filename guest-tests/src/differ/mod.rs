@@ -14,7 +14,7 @@ mod follow;
 mod join;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use compare::{Allowed, Difference, IoEndJudgement};
 pub use exceptions::{Condition, Exception, Exceptions, ExceptionsError, Side};

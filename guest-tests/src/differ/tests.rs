@@ -9,19 +9,19 @@ use ext4_replica::{Dialect, Mutation, Setup};
 use writeback_events::{Body, Response, Stimulus};
 
 const CLEAN: &str = include_str!("testdata/clean-6.1.txt");
-const ONE_WRITE_FAILS: &str = include_str!("testdata/one-write-fails-6.1.txt");
+pub(crate) const ONE_WRITE_FAILS: &str = include_str!("testdata/one-write-fails-6.1.txt");
 const ALL_PARTS: &str = include_str!("testdata/all-parts.txt");
 
 /// A guest's trace and the device's record.
 #[derive(Clone)]
-struct Recording {
-    entries: Vec<Entry>,
-    device: Vec<DeviceRequest>,
+pub(crate) struct Recording {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) device: Vec<DeviceRequest>,
 }
 
 impl Recording {
     /// A story; its `answer` lines are what the device recorded.
-    fn of(text: &str) -> Recording {
+    pub(crate) fn of(text: &str) -> Recording {
         let mut entries = story::parse(text);
         let mut device: Vec<(RequestId, DeviceRequest)> = Vec::new();
         for entry in &mut entries {
@@ -62,7 +62,7 @@ impl Recording {
         Recording { entries, device: told.device }
     }
 
-    fn judge_with(&self, setup: Setup, exceptions: &Exceptions) -> Judgement {
+    pub(crate) fn judge_with(&self, setup: Setup, exceptions: &Exceptions) -> Judgement {
         let Recording { entries, device } = self;
         judge(&Case { entries, device, queues: 1, cpus: 1, setup, exceptions })
     }
@@ -72,7 +72,7 @@ impl Recording {
     }
 }
 
-fn setup(mutation: Option<Mutation>) -> Setup {
+pub(crate) fn setup(mutation: Option<Mutation>) -> Setup {
     Setup { mutation, ..Setup::new(Dialect::V6_1) }
 }
 

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 /// Where a browser is looked for.
 const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 const REMEDY: &str =
-    "the report's tests need Chromium: apt-get install --no-install-recommends chromium, or set CHROMIUM to its path";
+    "the report's tests need Chromium: scripts/setup --tests installs it, or set CHROMIUM to the path of one";
 
 /// How the page is looked at.
 #[derive(Clone, Copy)]

@@ -1,7 +1,12 @@
-//! Runs as a 6.1 guest does them, made by hand: order, sizes and counts are those of recorded traces (4 MiB written as even
-//! pages, then odd ones: four bios of 1 MiB on one io_end, each split into 1008 + 1008 + 32 sectors).
+//! Runs as a 6.1 guest does them. One is a real trace with a real judgement; the others are made by hand, with order, sizes and
+//! counts of recorded traces (4 MiB written as even pages, then odd ones: four bios of 1 MiB on one io_end, each split into
+//! 1008 + 1008 + 32 sectors).
 
 use super::input::*;
+use crate::differ::Exceptions;
+use crate::differ::tests::{ONE_WRITE_FAILS, Recording, setup};
+use crate::verdict::Outcome;
+use ext4_replica::Mutation;
 use serde_json::json;
 use writeback_events::{
     BioId, BlockOp, Body, Entry, Errno, Ino, IoEndId, OpId, OpKind, PutBy, RequestId, RequestStatus, Response,
@@ -390,6 +395,46 @@ fn scattered(r: &mut Recorder, errno: Errno) {
         r.later(Response::EndPageWriteback { ino: INO, page: index as u64 * 16 });
     }
     r.later(Response::ReleaseIoEnd { io_end, unwritten: false });
+}
+
+/// A recorded guest of which one write failed, judged by a replica that may be mistaken. The clock alone is made up: the
+/// recording has none of the device's.
+pub(super) fn recorded(mistake: Option<Mutation>) -> ReportInput {
+    let recording = Recording::of(ONE_WRITE_FAILS);
+    let judgement = recording.judge_with(setup(mistake), &Exceptions::default());
+    let mut judged = verdict(&judgement.verdict.to_string(), judgement.verdict == Outcome::Same);
+    judged["why"] = json!(judgement.why);
+    judged["compared"] = json!(judgement.compared);
+    judged["fired"] = json!({"w3": 1});
+    let difference = judgement.first_difference.as_ref();
+    let mut r = Recorder::default();
+    r.input.first_difference = difference.map(|difference| FirstDifference {
+        seq: difference.seq,
+        io_end: difference.io_end,
+        guest: difference.guest.clone(),
+        replica: difference.replica.clone(),
+        text: difference.why.clone(),
+    });
+    r.input.replica = judgement
+        .replica
+        .iter()
+        .map(|(cause, response)| ReplicaResponse { cause: *cause, response: response.clone() })
+        .collect();
+    for entry in &recording.entries {
+        r.clock_ns += 50_000;
+        match entry.body {
+            Body::Stimulus(Stimulus::RequestIssued { op, sector, sectors, .. }) => {
+                r.issue(op, sector, sectors);
+            }
+            Body::Answered { request } => {
+                let failed = recording.device[judgement.joined[&request]].status == Some(RequestStatus::Ioerr);
+                r.answer(request, failed.then_some(("w3", "error", "answered ioerr, nothing transferred")));
+            }
+            _ => {}
+        }
+    }
+    r.input.guest = recording.entries;
+    r.verdict("recorded-one-write-fails", "The second of four bios fails.", judged)
 }
 
 /// Every text that comes from outside tries to become markup.
