@@ -440,7 +440,7 @@ pub(super) fn recorded(mistake: Option<Mutation>) -> ReportInput {
 /// Every text that comes from outside tries to become markup.
 pub(super) fn hostile() -> ReportInput {
     let bad = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>\u{2028}{{data}}";
-    let mut input = error_on_one_bio();
+    let mut input = different();
     input.scenario.name = bad.into();
     input.scenario.why = bad.into();
     input.repeat = bad.into();
@@ -466,8 +466,6 @@ pub(super) fn hostile() -> ReportInput {
         findings: vec![bad.into()],
         fired: [(bad.to_owned(), (0, Some(9)))].into(),
     });
-    let mut other = different();
-    other.first_difference.as_mut().expect("different").text = bad.into();
-    input.first_difference = other.first_difference;
+    input.first_difference.as_mut().expect("different").text = bad.into();
     input
 }

@@ -45,7 +45,8 @@ function openStory(ioEnd, { scroll = true } = {}) {
 }
 
 const differs = (row) => data.has_replica && !row.same && row.around === undefined;
-const isFirst = (row) => [row.guest, row.replica].some((index) => index !== undefined && has(items[index], "difference"));
+// Of the two responses that part, the row of the one that gives the difference its place.
+const isFirst = (row) => data.difference.length > 0 && [row.guest, row.replica].includes(data.difference[0]);
 
 function storyTable(story) {
   const first = story.rows.findIndex(isFirst);
