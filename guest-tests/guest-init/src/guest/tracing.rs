@@ -1,7 +1,7 @@
 //! tracefs: probes, events, markers, and the numbers that say whether anything was lost.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use guest_init::job::{Errno, Event, Trace};
@@ -18,7 +18,21 @@ fn tracefs(path: &str) -> PathBuf {
 }
 
 fn read(path: &str) -> Outcome<String> {
-    fs::read_to_string(tracefs(path)).doing(format!("reading {path} of tracefs"))
+    read_in_large_pieces(&tracefs(path)).doing(format!("reading {path} of tracefs"))
+}
+
+/// `header_page` and `header_event` give only what the first read asks for, then the end: `fs::read_to_string` begins
+/// with 32 bytes, and gets no more.
+fn read_in_large_pieces(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut text = Vec::new();
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return String::from_utf8(text).map_err(io::Error::other),
+            len => text.extend_from_slice(&piece[..len]),
+        }
+    }
 }
 
 fn set(path: &str, value: &str) -> Outcome<()> {
