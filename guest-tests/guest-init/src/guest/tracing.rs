@@ -1,6 +1,6 @@
 //! tracefs: probes, events, markers, and the numbers that say whether anything was lost.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
