@@ -18,6 +18,9 @@ const PAGE_BYTES: u64 = 4096;
 /// Order of the largest folio there is on x86-64 (PUD_ORDER).
 pub(crate) const MAX_ORDER: u8 = 18;
 
+/// Longest extent there is (EXT_INIT_MAX_LEN): more than that is no extent, and shall not fill the memory.
+const MAX_EXTENT_BLOCKS: u32 = 32768;
+
 /// What was written where.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Survey {
@@ -95,7 +98,8 @@ impl Surveyor {
                 self.tasks.remove(&task);
             }
             Stimulus::ExtentMapped { ino, lblk, pblk, len, .. } => {
-                let blocks = (0..u64::from(len)).map(|n| ((ino, lblk.wrapping_add(n)), pblk.wrapping_add(n)));
+                let blocks = (0..u64::from(len.min(MAX_EXTENT_BLOCKS)))
+                    .map(|n| ((ino, lblk.wrapping_add(n)), pblk.wrapping_add(n)));
                 self.mapped.extend(blocks);
             }
             Stimulus::FolioSubmitted { task, ino, index, order } => self.hand_over(task, ino, index, order),

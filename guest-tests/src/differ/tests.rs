@@ -6,7 +6,7 @@ mod story;
 use super::*;
 use crate::verdict::Outcome;
 use ext4_replica::{Dialect, Mutation, Setup};
-use writeback_events::{Body, Response, Stimulus};
+use writeback_events::{Body, RequestStatus, Response, Stimulus};
 
 const CLEAN: &str = include_str!("testdata/clean-6.1.txt");
 pub(crate) const ONE_WRITE_FAILS: &str = include_str!("testdata/one-write-fails-6.1.txt");
@@ -334,6 +334,32 @@ fn an_io_end_queued_while_a_worker_takes_the_list_may_belong_to_either_round() {
     assert_eq!(judgement.verdict, Outcome::Same, "{}: {:?}", judgement.why, judgement.first_difference);
     let neither = this_round.replace("\"io_end\":2,\"queued\":false", "\"io_end\":2,\"queued\":true");
     assert_eq!(Recording::of(&neither).judge().verdict, Outcome::Different);
+}
+
+#[test]
+fn a_bio_that_reaches_outside_its_folios_is_a_difference() {
+    let mut recording = Recording::of(ONE_WRITE_FAILS);
+    let handed = |entry: &Entry| matches!(entry.body, Body::Stimulus(Stimulus::FolioSubmitted { index: 1000, .. }));
+    recording.entries.retain(|entry| !handed(entry));
+    let difference = recording.judge().first_difference.expect("page 1000 was never handed over");
+    assert!(matches!(difference.replica, Some(Response::BioOutsideFolios { .. })), "{difference:?}");
+}
+
+#[test]
+fn an_answer_that_the_device_never_gave_is_different() {
+    let mut recording = Recording::of(ONE_WRITE_FAILS);
+    recording.device[20].status = None;
+    let judgement = recording.judge();
+    assert_eq!(judgement.verdict, Outcome::Different);
+    assert!(judgement.why.contains("the device never answered it"), "{}", judgement.why);
+}
+
+#[test]
+fn a_status_the_guest_did_not_act_on_is_different() {
+    let mut recording = Recording::of(ONE_WRITE_FAILS);
+    let failed = recording.device.iter_mut().find(|request| request.status == Some(RequestStatus::Ioerr));
+    failed.expect("one write fails").status = Some(RequestStatus::Ok);
+    assert_eq!(recording.judge().verdict, Outcome::Different);
 }
 
 #[test]
