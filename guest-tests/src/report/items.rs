@@ -3,12 +3,13 @@
 //! Nothing is left out. Folios handed over or finished one after another become one item that says how many it is.
 
 use super::axis::{Axis, Place};
-use super::input::{DeviceRequest, ReplicaResponse, ReportInput};
+use super::input::{DeviceRequest, FaultDecision, ReplicaResponse, ReportInput};
 use super::links::{About, Links};
 use super::timeline::{Item, Mark, Origin, Track};
 use super::words::{self, Words};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use writeback_events::{Body, Entry, OpId, Response, Stimulus};
 
 /// Every event of a run, not yet in reading order and without rows.
@@ -173,10 +174,18 @@ fn folio(body: &Body) -> Option<(u64, bool, u64, u64)> {
 }
 
 fn device_items(input: &ReportInput, links: &Links, axis: &Axis) -> Vec<Item> {
-    input.device.iter().enumerate().map(|(index, request)| device_item(index, request, input, links, axis)).collect()
+    let mut faults = BTreeMap::<u64, Vec<&FaultDecision>>::new();
+    for decision in &input.decisions {
+        faults.entry(decision.seq).or_default().push(decision);
+    }
+    let one = |(index, request): (usize, &DeviceRequest)| {
+        let faults = faults.get(&request.seq).map(Vec::as_slice).unwrap_or_default();
+        device_item(index, request, faults, links, axis)
+    };
+    input.device.iter().enumerate().map(one).collect()
 }
 
-fn device_item(index: usize, request: &DeviceRequest, input: &ReportInput, links: &Links, axis: &Axis) -> Item {
+fn device_item(index: usize, request: &DeviceRequest, faults: &[&FaultDecision], links: &Links, axis: &Axis) -> Item {
     let side = links.guest_side.get(&request.seq);
     let about = side.map(|side| links.request(side.request)).unwrap_or_default();
     let (at, until) = axis.of_request(request, links);
@@ -185,7 +194,7 @@ fn device_item(index: usize, request: &DeviceRequest, input: &ReportInput, links
     item.until = until;
     item.device = Some(request.seq);
     item.marks = device_marks(request);
-    item.fields = device_fields(request, input);
+    item.fields = device_fields(request, faults);
     item
 }
 
@@ -196,8 +205,10 @@ fn device_words(request: &DeviceRequest) -> Words {
         format!("{} sector {}, {} sectors", request.op, request.sector, request.sectors)
     };
     let status = request.status.map_or_else(|| "never answered".into(), words::status_byte);
-    let fired = if request.fired.is_empty() { String::new() } else { format!("; fault {}", request.fired.join(", ")) };
-    let mark = if request.fired.is_empty() { String::new() } else { format!("{} ", request.fired.join(" ")) };
+    let mut rules = request.fired.clone();
+    rules.dedup();
+    let fired = if rules.is_empty() { String::new() } else { format!("; fault {}", rules.join(", ")) };
+    let mark = if rules.is_empty() { String::new() } else { format!("{} ", rules.join(" ")) };
     Words {
         text: format!("device request {}: {range}: {status}{fired}", request.seq),
         label: format!("{mark}{} {}", request.op, if request.status == Some(0) { String::new() } else { status })
@@ -215,7 +226,7 @@ fn device_marks(request: &DeviceRequest) -> Vec<Mark> {
     marks.into_iter().flatten().collect()
 }
 
-fn device_fields(request: &DeviceRequest, input: &ReportInput) -> Map<String, Value> {
+fn device_fields(request: &DeviceRequest, faults: &[&FaultDecision]) -> Map<String, Value> {
     let mut fields = Map::new();
     let mut put = |key: &str, value: Value| {
         fields.insert(key.into(), value);
@@ -229,8 +240,13 @@ fn device_fields(request: &DeviceRequest, input: &ReportInput) -> Map<String, Va
     if let Some(order) = request.answered_order {
         put("answered as number", order.into());
     }
-    for decision in input.decisions.iter().filter(|decision| decision.seq == request.seq) {
-        put(&format!("fault {}", decision.rule), format!("{}: {}", decision.action, decision.text).into());
+    // A rule can decide several times about one request: once for each child of a split.
+    let mut of_rule = BTreeMap::<&str, Vec<String>>::new();
+    for decision in faults {
+        of_rule.entry(&decision.rule).or_default().push(format!("{}: {}", decision.action, decision.text));
+    }
+    for (rule, texts) in of_rule {
+        put(&format!("fault {rule}"), texts.join("; ").into());
     }
     if let Some(error) = &request.host_error {
         put("host error", error.clone().into());

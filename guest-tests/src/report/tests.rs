@@ -190,6 +190,18 @@ fn a_fault_carries_its_rule_and_what_it_did() {
 }
 
 #[test]
+fn every_decision_of_a_rule_about_one_request_is_told() {
+    let mut input = samples::tiny();
+    let again = FaultDecision { text: "child 1 answered 9 ms later".into(), ..input.decisions[0].clone() };
+    input.decisions.push(again);
+    input.device[0].fired.push("slow".into());
+    let data = data_of(&render(&input));
+    let device = items(&data).iter().find(|item| item["kind"] == "device_request").expect("it is there");
+    assert_eq!(device["fields"]["fault slow"], "delay: answered 5 ms later; delay: child 1 answered 9 ms later");
+    assert_eq!(device["label"], "slow write");
+}
+
+#[test]
 fn a_run_of_which_nothing_is_known_is_not_judged_and_says_so() {
     let page = render(&ReportInput::default());
     assert!(page.contains("data-verdict=\"unjudged\""));
