@@ -92,9 +92,9 @@ fn main() -> Result<()> {
         messages.write_all(b"\n").map_err(|e| e.to_string())
     };
     let mut session = Session::new(ctl.try_clone()?, ctl, listener);
-    session.hello()?;
+    let hello = session.hello()?;
     vm.guest_spoke();
-    session.symbols(&symbols_of(&probes))?;
+    session.symbols_kept(&symbols_of(&probes), &hello, &kernel.folder.join("symbols.json"))?;
     session.run(job(&probes)?)?;
     session.power_off()?;
     println!("{:?} {}", started.elapsed(), vm.wait()?);

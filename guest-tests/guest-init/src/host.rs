@@ -4,6 +4,9 @@
 //! here that shows as [`HostError::Gone`].
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use crate::job::Job;
 use crate::protocol::{EventFormat, FromGuest, Hello, PROTOCOL, Statistics, Symbol, ToGuest};
@@ -124,6 +127,41 @@ impl<R: Read, W: Write, L: Listener> Session<R, W, L> {
         }
     }
 
+    /// Like [`Session::symbols`], but asks the guest only if the file `kept` does not hold the answer.
+    ///
+    /// Reading kallsyms takes a guest under TCG half a second. The addresses of one build are the same at each boot,
+    /// because guests boot with nokaslr; `hello` says which build it is, and an answer for another is not used.
+    ///
+    /// # Errors
+    ///
+    /// See [`HostError`]. A file that cannot be read or written costs time and nothing else.
+    pub fn symbols_kept(
+        &mut self,
+        names: &[String],
+        hello: &Hello,
+        kept: &Path,
+    ) -> Result<(Vec<Symbol>, Vec<String>), HostError> {
+        let earlier = std::fs::read(kept).ok().and_then(|bytes| serde_json::from_slice::<KeptSymbols>(&bytes).ok());
+        let fits =
+            |kept: &KeptSymbols| kept.build == hello.build && kept.release == hello.release && kept.answers(names);
+        let answer = match earlier.filter(fits) {
+            Some(answer) => answer,
+            None => {
+                let (symbols, missing) = self.symbols(names)?;
+                let answer =
+                    KeptSymbols { release: hello.release.clone(), build: hello.build.clone(), symbols, missing };
+                // Two runs may write at once: each renames a whole file of its own.
+                let own = kept.with_extension(format!("{}.new", std::process::id()));
+                let _ = std::fs::write(&own, serde_json::to_vec(&answer).map_err(io::Error::from)?)
+                    .and_then(|()| std::fs::rename(&own, kept));
+                answer
+            }
+        };
+        let asked = |name: &String| names.contains(name);
+        let symbols = answer.symbols.into_iter().filter(|symbol| asked(&symbol.name)).collect();
+        Ok((symbols, answer.missing.into_iter().filter(asked).collect()))
+    }
+
     /// Formats of events the kernel has without any probe of ours, and the names it does not have.
     ///
     /// # Errors
@@ -210,6 +248,90 @@ impl<R: Read, W: Write, L: Listener> Session<R, W, L> {
     }
 }
 
+/// An answer about symbols, and the build it is true of.
+#[derive(Serialize, Deserialize)]
+struct KeptSymbols {
+    release: String,
+    build: String,
+    symbols: Vec<Symbol>,
+    missing: Vec<String>,
+}
+
+impl KeptSymbols {
+    fn answers(&self, names: &[String]) -> bool {
+        names.iter().all(|name| self.missing.contains(name) || self.symbols.iter().any(|symbol| symbol.name == *name))
+    }
+}
+
 fn unexpected(said: FromGuest, while_doing: &'static str) -> HostError {
     HostError::Unexpected { said: Box::new(said), while_doing }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends there")]
+mod tests {
+    use super::*;
+
+    fn hello(build: &str) -> Hello {
+        let version = env!("CARGO_PKG_VERSION").into();
+        let release = "6.1.0".into();
+        Hello { protocol: PROTOCOL, version, release, build: build.into(), cpus: 1, page_bytes: 4096, uptime_ms: 1 }
+    }
+
+    fn lines(messages: &[FromGuest]) -> Vec<u8> {
+        messages.iter().flat_map(|message| serde_json::to_vec(message).unwrap().into_iter().chain(*b"\n")).collect()
+    }
+
+    fn symbol(address: u64) -> FromGuest {
+        let symbols = vec![Symbol { name: "f".into(), address, size: 8, kind: 't' }];
+        FromGuest::Symbols { symbols, missing: vec!["g".into()] }
+    }
+
+    #[test]
+    fn symbols_are_asked_for_once_per_build() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("symbols.json");
+        let names = ["f".to_owned(), "g".to_owned()];
+        // What the guest would answer, and what must come back.
+        for (build, guest, expected) in [("#1", 16, 16), ("#1", 99, 16), ("#2", 32, 32), ("#2", 99, 32)] {
+            let from = lines(&[symbol(guest)]);
+            let mut session = Session::new(&from[..], Vec::new(), |_: &FromGuest| Ok(()));
+            let (symbols, missing) = session.symbols_kept(&names, &hello(build), &kept).unwrap();
+            assert_eq!((symbols[0].address, &missing[..]), (expected, &["g".to_owned()][..]), "build {build}");
+        }
+        let from = lines(&[symbol(7)]);
+        let mut session = Session::new(&from[..], Vec::new(), |_: &FromGuest| Ok(()));
+        let another = [names[0].clone(), "h".to_owned()];
+        assert_eq!(session.symbols_kept(&another, &hello("#2"), &kept).unwrap().0[0].address, 7);
+    }
+
+    #[test]
+    fn marks_are_acknowledged_after_the_listener_heard_of_them() {
+        let from = lines(&[FromGuest::Mark { index: 3, name: "m".into() }, FromGuest::Done(Statistics::default())]);
+        let mut to = Vec::new();
+        let mut heard = 0;
+        let listener = |_: &FromGuest| {
+            heard += 1;
+            Ok(())
+        };
+        Session::new(&from[..], &mut to, listener).run(Job::ext4(Vec::new())).unwrap();
+        assert_eq!(heard, 2);
+        assert!(to.ends_with(b"{\"msg\":\"ack\",\"index\":3}\n"));
+    }
+
+    #[test]
+    fn a_guest_of_another_build_one_that_fails_and_one_that_goes_are_told_apart() {
+        let run = |messages: &[FromGuest], cut: usize| {
+            let from = lines(messages);
+            let mut session = Session::new(&from[..from.len() - cut], Vec::new(), |_: &FromGuest| Ok(()));
+            session.hello().and_then(|_| session.run(Job::ext4(Vec::new()))).unwrap_err()
+        };
+        let other = FromGuest::Hello(Hello { protocol: PROTOCOL + 1, ..hello("#1") });
+        assert!(matches!(run(&[other], 0), HostError::Version { .. }));
+        let failed = FromGuest::Failed { doing: "x".into(), error: "y".into() };
+        assert!(matches!(run(&[FromGuest::Hello(hello("#1")), failed], 0), HostError::Failed { .. }));
+        assert!(matches!(run(&[FromGuest::Hello(hello("#1"))], 0), HostError::Gone { .. }));
+        let done = FromGuest::Done(Statistics::default());
+        assert!(matches!(run(&[FromGuest::Hello(hello("#1")), done], 1), HostError::Gone { .. }));
+    }
 }

@@ -148,7 +148,7 @@ fn read(entry: &Path) -> Result<Option<Kernel>, Error> {
     let bad =
         |error: serde_json::Error| Error::BadKernel { path: path.clone(), why: format!("{error}; remove its folder") };
     let kernel: Kernel = serde_json::from_slice(&text).map_err(bad)?;
-    Ok(Some(map_paths(&kernel, |path| entry.join(path))))
+    Ok(Some(Kernel { folder: entry.to_owned(), ..map_paths(&kernel, |path| entry.join(path)) }))
 }
 
 fn map_paths(kernel: &Kernel, map: impl Fn(&Path) -> PathBuf) -> Kernel {

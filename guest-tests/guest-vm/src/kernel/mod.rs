@@ -87,6 +87,9 @@ pub struct Kernel {
     pub vmlinux: PathBuf,
     /// In the order to load them.
     pub modules: Vec<Module>,
+    /// This kernel's own folder in the cache; what else is worth keeping for it may lie there and goes with it.
+    #[serde(skip)]
+    pub folder: PathBuf,
 }
 
 /// Gets the kernel from the cache, or fills the cache first.
@@ -153,7 +156,17 @@ fn describe(source: &Path, folder: &Path, spec: &KernelSpec) -> Result<Kernel, E
     let tree = if source.is_dir() { Some(source) } else { None };
     let modules = modules::resolve(tree, folder, &release)?;
     let image_hash = sha256(&found)?;
-    Ok(Kernel { series, package: None, version: None, release, image_hash, image: found, vmlinux, modules })
+    Ok(Kernel {
+        series,
+        package: None,
+        version: None,
+        release,
+        image_hash,
+        image: found,
+        vmlinux,
+        modules,
+        folder: folder.to_owned(),
+    })
 }
 
 /// The kernel image in an unpacked package or a build tree; `source` itself if it is a file.
