@@ -5,7 +5,7 @@
 use super::axis::{Axis, Place};
 use super::input::{DeviceRequest, FaultDecision, ReplicaResponse, ReportInput};
 use super::links::{About, Links};
-use super::timeline::{Item, Mark, Origin, Track};
+use super::timeline::{Item, Mark, Origin, Track, counterpart};
 use super::words::{self, Words};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -16,7 +16,7 @@ use writeback_events::{Body, Entry, OpId, Response, Stimulus};
 pub(super) fn items(input: &ReportInput, links: &Links, axis: &Axis) -> Vec<Item> {
     let mut items = guest_items(input, links, axis);
     items.extend(device_items(input, links, axis));
-    items.extend(replica_items(&input.replica, links, axis));
+    items.extend(replica_items(input, links, axis));
     items
 }
 
@@ -45,7 +45,7 @@ fn guest_items(input: &ReportInput, links: &Links, axis: &Axis) -> Vec<Item> {
     let mut items: Vec<Item> = Vec::new();
     let mut run = FolioRun::default();
     for (index, entry) in input.guest.iter().enumerate() {
-        if run.takes(entry, whole) {
+        if run.takes(folio(&entry.body).filter(|_| Some(entry.seq) != whole)) {
             run.lengthen(items.last_mut().expect("a run began with an item"), axis.of_seq(entry.seq));
         } else {
             items.push(guest_item(index, entry, input, links.of_entry[index], axis));
@@ -139,9 +139,9 @@ struct FolioRun {
 }
 
 impl FolioRun {
-    /// Whether `entry` continues the run; if not, a new run begins with it. `whole` is kept apart.
-    fn takes(&mut self, entry: &Entry, whole: Option<u64>) -> bool {
-        let Some((ino, is_end, page, pages)) = folio(&entry.body).filter(|_| Some(entry.seq) != whole) else {
+    /// Whether the event continues the run; if not, a new run begins with it. None is no such event, or one to keep apart.
+    fn takes(&mut self, folio: Option<Folio>) -> bool {
+        let Some((ino, is_end, page, pages)) = folio else {
             self.next = None;
             return false;
         };
@@ -163,7 +163,9 @@ impl FolioRun {
 }
 
 /// Inode, whether it ends, first page and pages of a folio event.
-fn folio(body: &Body) -> Option<(u64, bool, u64, u64)> {
+type Folio = (u64, bool, u64, u64);
+
+fn folio(body: &Body) -> Option<Folio> {
     match *body {
         Body::Stimulus(Stimulus::FolioSubmitted { ino, index, order, .. }) => {
             Some((ino.0, false, index, 1_u64.checked_shl(order.into()).unwrap_or(1)))
@@ -254,20 +256,33 @@ fn device_fields(request: &DeviceRequest, faults: &[&FaultDecision]) -> Map<Stri
     fields
 }
 
-fn replica_items(replica: &[ReplicaResponse], links: &Links, axis: &Axis) -> Vec<Item> {
+fn replica_items(input: &ReportInput, links: &Links, axis: &Axis) -> Vec<Item> {
+    let whole = input.first_difference.as_ref().and_then(|difference| counterpart(difference, &input.replica));
     let mut items: Vec<Item> = Vec::new();
-    for (index, one) in replica.iter().enumerate() {
-        let track = match guest_track(&one.response) {
-            Track::GuestIoEnds => Track::ReplicaIoEnds,
-            _ => Track::ReplicaOther,
-        };
-        let at = axis.of_seq(one.cause);
-        let about = links.response(&one.response);
-        let mut item = item(Origin::Replica(index), track, at, words::response(&one.response), about);
-        (item.kind, item.fields) = tagged(&one.response, "ev");
-        item.seq = Some(one.cause);
-        item.marks.extend(error_mark(&one.response));
-        items.push(item);
+    let (mut run, mut cause) = (FolioRun::default(), None);
+    for (index, one) in input.replica.iter().enumerate() {
+        if cause.replace(one.cause) != Some(one.cause) {
+            run = FolioRun::default();
+        }
+        let body = Body::Response(one.response.clone());
+        if run.takes(folio(&body).filter(|_| Some(index) != whole)) {
+            run.lengthen(items.last_mut().expect("a run began with an item"), axis.of_seq(one.cause));
+        } else {
+            items.push(replica_item(index, one, links, axis));
+        }
     }
     items
+}
+
+fn replica_item(index: usize, one: &ReplicaResponse, links: &Links, axis: &Axis) -> Item {
+    let track = match guest_track(&one.response) {
+        Track::GuestIoEnds => Track::ReplicaIoEnds,
+        _ => Track::ReplicaOther,
+    };
+    let about = links.response(&one.response);
+    let mut item = item(Origin::Replica(index), track, axis.of_seq(one.cause), words::response(&one.response), about);
+    (item.kind, item.fields) = tagged(&one.response, "ev");
+    item.seq = Some(one.cause);
+    item.marks.extend(error_mark(&one.response));
+    item
 }

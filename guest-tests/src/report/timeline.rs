@@ -184,7 +184,7 @@ fn is_response(entry: &Entry, difference: &FirstDifference) -> bool {
 }
 
 /// The replica's response that stood against the guest's: the last equal one up to there, for equal ones can come again.
-fn counterpart(difference: &FirstDifference, replica: &[ReplicaResponse]) -> Option<usize> {
+pub(super) fn counterpart(difference: &FirstDifference, replica: &[ReplicaResponse]) -> Option<usize> {
     let wanted = difference.replica.as_ref()?;
     let equal = |one: &ReplicaResponse| one.response == *wanted;
     let before = replica.iter().rposition(|one| one.cause <= difference.seq && equal(one));
