@@ -240,3 +240,60 @@ fn parse_json<T: serde::de::DeserializeOwned>(part: &'static str, record: &Recor
         why: error.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORDING: &[u8] = include_bytes!("../testdata/failed-write.raw");
+
+    fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
+        [&[kind][..], &(payload.len() as u32).to_le_bytes(), &[0, 0], payload].concat()
+    }
+
+    fn written(contents: &Contents) -> Vec<u8> {
+        let mut writer = Writer::new(Vec::new()).expect("a vector takes all");
+        writer.header(&contents.header).expect("first");
+        contents.pages.iter().for_each(|page| writer.page(page.cpu, &page.bytes).expect("behind the header"));
+        writer.finish(contents.trailer.as_ref().expect("it has one")).expect("last")
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let contents = read(RECORDING).expect("whole");
+        assert!(contents.ended);
+        assert_eq!(read(&written(&contents)).expect("whole"), contents);
+    }
+
+    #[test]
+    fn a_file_of_another_kind_or_version_is_refused_with_its_own_sentence() {
+        assert!(matches!(read(b"VBGUESS\n"), Err(ContainerError::NoMagic)));
+        let other = [&MAGIC[..], &record(HEADER, br#"{"version":2,"new":[]}"#)].concat();
+        assert!(matches!(read(&other), Err(ContainerError::Version { found: 2 })));
+        assert!(matches!(read(MAGIC), Err(ContainerError::Record { .. })), "no header");
+    }
+
+    #[test]
+    fn a_record_that_no_writer_makes_is_refused() {
+        let said = |more: &[u8]| read(&[RECORDING, more].concat()).expect_err("behind the END").to_string();
+        assert!(said(&record(b'?', b"")).ends_with("unknown kind 0x3f"));
+        for kind in [HEADER, PAGE, TRAILER, END] {
+            assert!(said(&record(kind, b"")).ends_with("something follows the END"));
+        }
+    }
+
+    #[test]
+    fn a_writer_keeps_the_order() {
+        let contents = read(RECORDING).expect("whole");
+        let mut writer = Writer::new(Vec::new()).expect("a vector takes all");
+        assert!(matches!(writer.page(0, b""), Err(ContainerError::Order(_))));
+        writer.header(&contents.header).expect("first");
+        assert!(matches!(writer.header(&contents.header), Err(ContainerError::Order(_))));
+        let cut = writer.abandon().expect("a vector takes all");
+        assert!(!read(&cut).expect("readable").ended);
+        assert!(matches!(
+            Writer::new(Vec::new()).expect("").finish(&Trailer::default()),
+            Err(ContainerError::Order(_))
+        ));
+    }
+}
