@@ -34,6 +34,8 @@ pub(super) struct Axis {
     /// Steps by device arrival and by device answer, from matched requests.
     arrivals: Vec<(f64, f64)>,
     answers: Vec<(f64, f64)>,
+    /// There is a device's record and nothing else, so its own clock serves all that is shown.
+    device_alone: bool,
 }
 
 impl Axis {
@@ -49,12 +51,13 @@ impl Axis {
         }
         let times = times(&input.device, links);
         let (arrivals, answers) = (never_falling(arrivals), never_falling(answers));
-        Axis { steps, times, arrivals, answers }
+        let device_alone = input.guest.is_empty() && input.replica.is_empty() && !input.device.is_empty();
+        Axis { steps, times, arrivals, answers, device_alone }
     }
 
-    /// Whether the device's clock is known anywhere.
+    /// Whether the device's clock can place everything that is shown.
     pub(super) fn has_time(&self) -> bool {
-        !self.times.is_empty()
+        self.device_alone || !self.times.is_empty()
     }
 
     /// Place of a guest's entry, or of the replica's response to it.

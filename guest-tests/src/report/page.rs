@@ -276,6 +276,9 @@ fn begins(item: &Item, wanted: OpId, input: &ReportInput) -> bool {
     matches!(input.guest[index].body, Body::Stimulus(Stimulus::OpBegins { op, .. }) if op == wanted)
 }
 
+/// Colours that the style has for stages.
+const PHASE_COLOURS: usize = 9;
+
 /// The run's stages as one bar.
 pub(super) fn phases(input: &ReportInput) -> String {
     let total: u64 = input.phases.iter().map(|phase| phase.took_ms).sum();
@@ -285,7 +288,7 @@ pub(super) fn phases(input: &ReportInput) -> String {
     let (mut bar, mut list, mut at) = (String::new(), String::new(), 0.0);
     for (index, phase) in input.phases.iter().enumerate() {
         let width = phase.took_ms as f64 * 1000.0 / total as f64;
-        let class = index % 6;
+        let class = index % PHASE_COLOURS;
         let _ = write!(bar, "<rect class=\"phase{class}\" x=\"{at:.2}\" y=\"0\" width=\"{width:.2}\" height=\"20\"/>");
         let _ = write!(
             list,

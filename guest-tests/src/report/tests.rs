@@ -202,6 +202,15 @@ fn every_decision_of_a_rule_about_one_request_is_told() {
 }
 
 #[test]
+fn a_device_record_without_a_trace_keeps_its_own_clock() {
+    let mut input = samples::clean();
+    (input.guest, input.replica, input.matched) = Default::default();
+    let data = data_of(&render(&input));
+    assert_eq!(data["has_time"], true);
+    assert_eq!(items(&data)[3]["t"], input.device[3].arrived_ns);
+}
+
+#[test]
 fn a_run_of_which_nothing_is_known_is_not_judged_and_says_so() {
     let page = render(&ReportInput::default());
     assert!(page.contains("data-verdict=\"unjudged\""));
