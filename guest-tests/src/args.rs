@@ -3,6 +3,9 @@
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+/// The kernel of a run that names none.
+pub const DEFAULT_KERNEL: &str = "6.1";
+
 /// Runs a guest on a disk that misbehaves, and judges where its kernel and the replica part.
 ///
 /// Exit codes: 0 verdict `same` or `allowed` and findings as expected; 1 `different`, a finding not expected or an
@@ -77,7 +80,7 @@ pub struct Run {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// The guest's kernel: a series (6.1), a version, a bzImage or vmlinux, or a .deb.
-    #[arg(long, value_name = "SERIES|VERSION|PATH", default_value = "6.1")]
+    #[arg(long, value_name = "SERIES|VERSION|PATH", default_value = DEFAULT_KERNEL)]
     pub kernel: String,
     /// The replica's dialect. Without it: the table's for this kernel.
     #[arg(long, value_name = "DIALECT")]

@@ -8,17 +8,15 @@ use crate::folder::{self, RunFolder};
 use crate::interrupt::Interrupt;
 use crate::programs::Programs;
 use crate::sockets::SocketFolder;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use guest_vm::child::Child;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 /// How long an orderly end may take before it is called stuck.
 const END_LIMIT: Duration = Duration::from_secs(20);
@@ -56,28 +54,21 @@ pub enum DiskEnd {
 }
 
 impl Disk {
-    /// Starts it. The descriptor is the front-end's side of the connection, for QEMU.
+    /// Starts it. The stream is the front-end's side of the connection, for QEMU.
     pub fn start(
         programs: &Programs,
         run: &RunFolder,
         sockets: &SocketFolder,
         config: &Config<'_>,
-    ) -> Result<(Disk, OwnedFd), Failure> {
+    ) -> Result<(Disk, UnixStream), Failure> {
         let (ours, theirs) = UnixStream::pair()
             .map_err(|error| Failure::infrastructure(format!("cannot make a socket pair: {error}"), ""))?;
-        // Only this child may inherit it: the descriptor is closed here as soon as it is started.
-        fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty()))
-            .map_err(|errno| Failure::infrastructure(format!("cannot pass a socket on: {errno}"), ""))?;
         let log = run.file(folder::DISK_LOG);
         let control_path = sockets.socket("control");
         let mut command = command(programs, run, config, &control_path, &theirs);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).at("create", &log)?);
-        command.process_group(0);
-        die_with_this_thread(&mut command);
-        let child = command.spawn().at("start", &programs.vhost_blk)?;
-        drop(theirs);
-        let disk = Disk { child, control_path, control: None, log, next_id: 1 };
-        Ok((disk, ours.into()))
+        let child = Child::spawn(command, vec![theirs.into()]).at("start", &programs.vhost_blk)?;
+        Ok((Disk { child, control_path, control: None, log, next_id: 1 }, ours))
     }
 
     /// Fails if the process has ended.
@@ -141,21 +132,13 @@ impl Disk {
     /// Lets it end: it answers what it holds, flushes and writes out its records.
     pub fn end(mut self) -> Result<DiskEnd, Failure> {
         self.control = None;
-        let pid = Pid::from_raw(self.child.id() as i32);
-        let deadline = Instant::now() + END_LIMIT;
-        let mut told = false;
-        loop {
-            if let Some(status) = self.child.try_wait().at("wait for", "vhost-blk")? {
-                return self.ended(status);
-            }
-            if !told {
-                told = kill(pid, Signal::SIGTERM).is_ok();
-            }
-            if Instant::now() > deadline {
+        let status = self.child.terminate(END_LIMIT).at("wait for", "vhost-blk")?;
+        match status.signal() {
+            Some(libc::SIGKILL) => {
                 let limit = END_LIMIT.as_secs();
-                return Err(Failure::infrastructure(format!("vhost-blk did not end within {limit} s of SIGTERM"), ""));
+                Err(Failure::infrastructure(format!("vhost-blk was killed, or did not end within {limit} s of SIGTERM"), ""))
             }
-            std::thread::sleep(Duration::from_millis(2));
+            _ => self.ended(status),
         }
     }
 
@@ -177,16 +160,6 @@ impl Disk {
                 Failure::infrastructure(format!("vhost-blk was killed by signal {signal}, so the run is not judged"), "")
             }
             _ => Failure::infrastructure(format!("vhost-blk ended too early ({status}): {said}"), ""),
-        }
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing left to do.
-        if let Ok(None) = self.child.try_wait() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
         }
     }
 }
@@ -223,21 +196,5 @@ fn last_line(log: &Path) -> String {
     match text.lines().rev().find(|line| !line.trim().is_empty()) {
         Some(line) => line.to_owned(),
         None => format!("it said nothing (see {})", log.display()),
-    }
-}
-
-/// The child gets SIGKILL when the thread that starts it ends, so that no disk outlives a killed run. A run starts its
-/// children from the main thread.
-#[allow(unsafe_code, reason = "what happens between fork and exec cannot be said in safe Rust")]
-fn die_with_this_thread(command: &mut Command) {
-    let parent = nix::unistd::getpid();
-    // SAFETY: between fork and exec only async-signal-safe calls are made: prctl, getppid, and building an io::Error from
-    // a number, which does not allocate.
-    unsafe {
-        command.pre_exec(move || {
-            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-            // The parent may have died before the call above.
-            if nix::unistd::getppid() == parent { Ok(()) } else { Err(std::io::Error::from_raw_os_error(libc::ESRCH)) }
-        });
     }
 }

@@ -46,10 +46,13 @@ pub const IMAGE: &str = "disk.img";
 /// The device's record while it runs; device.jsonl is made from it.
 pub const DEVICE_TRACE: &str = "device.trace";
 
+/// The guest's first files, while it works.
+pub const INITRAMFS: &str = "initramfs.cpio";
+
 /// Everything that a run may leave. A folder with any other file is not ours to write into.
 const ALL: &[&str] = &[
     SCENARIO, SCRIPT, DEVICE, DECISIONS, OPS, GUEST_RAW, GUEST_LOG, PROBES, GUEST, REPLICA, VERDICT, CONSOLE, QEMU_LOG,
-    REPORT, DISK_LOG, HOST, IMAGE, DEVICE_TRACE,
+    REPORT, DISK_LOG, HOST, IMAGE, DEVICE_TRACE, INITRAMFS,
 ];
 
 /// A folder that this run alone writes into, for as long as the value lives.

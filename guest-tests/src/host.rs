@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 pub struct Host {
     /// Version of the program that made the run.
     pub guest_tests: String,
-    /// The guest's kernel; none: it never said hello.
+    /// The guest's kernel.
     pub kernel: Kernel,
     /// `--dialect`
     pub dialect: Option<String>,
@@ -29,8 +29,8 @@ pub struct Host {
     pub guest_end: GuestEnd,
     /// The workload could not be mounted, or the file system not be unmounted.
     pub mount_errors: Vec<String>,
-    /// vhost-blk says that the script's own `expect` was not met.
-    pub script_unmet: Option<String>,
+    /// vhost-blk ended with the exit code that says that the script's own `expect` was not met.
+    pub expect_unmet: bool,
     /// What e2fsck said; none: the file system was not cleanly unmounted, so it was not asked.
     pub e2fsck: Option<E2fsck>,
     /// Content of files on the image, for those that the scenario names; none: the file is not there.

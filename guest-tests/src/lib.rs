@@ -4,20 +4,31 @@
 //! VM: `judge` makes the verdict from that folder alone, so `replay` gives the same bytes.
 
 pub mod args;
+pub mod device_record;
+pub mod dialect;
 pub mod differ;
 pub mod disk;
+pub mod doctor;
 pub mod end_state;
 pub mod expectation;
 pub mod failure;
 pub mod findings;
 pub mod folder;
+pub mod folder_lines;
+pub mod guest;
 pub mod host;
 pub mod interrupt;
+pub mod judge;
 pub mod ops;
+pub mod page;
 pub mod patient;
+pub mod phases;
 pub mod programs;
 pub mod report;
+pub mod run;
 pub mod scenario;
+pub mod show;
 pub mod sockets;
 pub mod space;
+pub mod trace_stream;
 pub mod verdict;

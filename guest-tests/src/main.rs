@@ -1,2 +1,103 @@
-//! The program `guest-tests`.
-fn main() {}
+//! The program `guest-tests`: reads the command line, does one thing, prints the result to stdout and ends with its code.
+
+use clap::Parser;
+use guest_tests::args::{Args, Command, Doctor, Format, Replay, Report, Run};
+use guest_tests::failure::{Failure, exit};
+use guest_tests::folder::{self, RunFolder};
+use guest_tests::interrupt::Interrupt;
+use guest_tests::verdict::Verdict;
+use guest_tests::{doctor, judge, page, programs, run, show};
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match &args.command {
+        Command::Doctor(doctor) => Ok(examine(&args, doctor)),
+        Command::Run(run) => run_scenario(&args, run),
+        Command::Replay(replay) => judge_again(&args, replay),
+        Command::Report(report) => draw_again(report),
+    };
+    ExitCode::from(done.unwrap_or_else(|failure| tell(&args, &failure)))
+}
+
+/// What went wrong, and the command that shows it again.
+fn tell(args: &Args, failure: &Failure) -> u8 {
+    eprintln!("guest-tests: {failure}");
+    if !matches!(failure, Failure::Interrupted) {
+        eprintln!("guest-tests: to see this again: {}", command_line());
+    }
+    if args.format == Format::Json {
+        let error = serde_json::json!({ "error": failure.to_string(), "exit_code": failure.exit_code() });
+        println!("{error}");
+    }
+    failure.exit_code()
+}
+
+fn command_line() -> String {
+    std::env::args().map(|word| show::quote(&word)).collect::<Vec<_>>().join(" ")
+}
+
+fn run_scenario(args: &Args, run: &Run) -> Result<u8, Failure> {
+    let interrupt = Interrupt::catch()?;
+    let programs = programs::find(args.vhost_blk.as_deref(), args.guest_init.as_deref())?;
+    let repeat = command_line();
+    let mut ran = run::run(run, &programs, &interrupt, &repeat)?;
+    ran.host.phases = ran.phases.list.clone();
+    ran.host.write(&ran.folder)?;
+    let mut recorded = judge::read(&ran.folder)?;
+    let judged = judge::judge(&recorded)?;
+    judge::write(&ran.folder, &recorded, &judged)?;
+    ran.phases.done("judge");
+    recorded.host.phases = ran.phases.list.clone();
+    ran.folder.write(folder::REPORT, page::render(&recorded, &judged))?;
+    ran.phases.done("report");
+    ran.host.phases = ran.phases.list.clone();
+    ran.host.write(&ran.folder)?;
+    if run.verbose {
+        show::progress(&ran.phases.describe());
+    }
+    Ok(print(args, &judged.verdict, ran.folder.path(), &repeat))
+}
+
+fn judge_again(args: &Args, replay: &Replay) -> Result<u8, Failure> {
+    let folder = RunFolder::open(&replay.run)?;
+    let mut recorded = judge::read(&folder)?;
+    recorded.host.dialect = replay.dialect.clone().or(recorded.host.dialect);
+    recorded.host.canary = replay.canary.clone().or(recorded.host.canary);
+    let judged = judge::judge(&recorded)?;
+    let before = folder.read(folder::VERDICT).unwrap_or_default();
+    let same = judged.verdict.to_json().as_bytes() == before;
+    show::progress(if same { "the same verdict as in the folder, byte for byte" } else { "not the verdict in the folder" });
+    Ok(print(args, &judged.verdict, folder.path(), &command_line()))
+}
+
+fn draw_again(report: &Report) -> Result<u8, Failure> {
+    let folder = RunFolder::open(&report.run)?;
+    let recorded = judge::read(&folder)?;
+    let judged = judge::judge(&recorded)?;
+    folder.write(folder::REPORT, page::render(&recorded, &judged))?;
+    println!("{}", folder.file(folder::REPORT).display());
+    Ok(exit::AS_EXPECTED)
+}
+
+fn print(args: &Args, verdict: &Verdict, folder: &Path, repeat: &str) -> u8 {
+    match args.format {
+        Format::Json => print!("{}", verdict.to_json()),
+        Format::Text => print!("{}", show::verdict(verdict, folder, repeat)),
+    }
+    verdict.exit_code
+}
+
+fn examine(args: &Args, wanted: &Doctor) -> u8 {
+    let cleaned = if wanted.clean { doctor::clean() } else { Vec::new() };
+    let needs = doctor::examine(args.vhost_blk.as_deref(), args.guest_init.as_deref(), wanted.kernel.as_deref());
+    match args.format {
+        Format::Json => println!("{}", serde_json::json!({ "needs": needs, "cleaned": cleaned })),
+        Format::Text => {
+            cleaned.iter().for_each(|path| println!("removed  {path}"));
+            print!("{}", doctor::table(&needs));
+        }
+    }
+    doctor::exit_code(&needs)
+}

@@ -1,8 +1,10 @@
 //! Joins the guest's trace and the device's record.
 //!
 //! The guest says when a request was answered, the device says with what. Every request that the guest issued and did not
-//! requeue is one request of the device. With one queue the k-th is the k-th; with more, the k-th of the same operation,
-//! sector and length. What cannot be told apart with certainty is never guessed.
+//! requeue is one request of the device. With one queue the k-th is the k-th, unless the driver took a plugged list: it then
+//! issues the list's requests in one order and queues them in the other (`drivers/block/virtio_blk.c, virtio_queue_rqs`;
+//! seen with 6.1.192). There, and with more queues, it is the k-th of the same operation, sector and length. What cannot be
+//! told apart with certainty is never guessed.
 
 use super::follow::Context;
 use serde::{Deserialize, Serialize};
@@ -70,7 +72,7 @@ pub enum JoinError {
     #[error("the guest's trace answers request {request}, but it was not issued; the trace is not whole")]
     NeverIssued { request: RequestId },
     #[error(
-        "requests {one} and {other} (sectors {first}..{end}) were in flight at once on several queues with different answers, so which of them got which cannot be told"
+        "requests {one} and {other} (sectors {first}..{end}) were in flight at once with different answers, so which of them got which cannot be told"
     )]
     Ambiguous { one: RequestId, other: RequestId, first: u64, end: u64 },
     #[error(
@@ -97,10 +99,13 @@ struct Issued {
 /// Gives each answered request of the guest the status that the device answered it with.
 pub fn join(entries: &[Entry], device: &[DeviceRequest], queues: u16) -> Result<Joined, JoinError> {
     let issued = issued(entries);
-    let device_of = if queues <= 1 { one_queue(&issued, device) } else { many_queues(&issued, device) }?;
-    if queues > 1 {
-        none_ambiguous(entries, &issued, device, &device_of)?;
-    }
+    let in_turn = if queues <= 1 { in_turn(&issued, device).ok() } else { None };
+    let device_of = match in_turn {
+        Some(device_of) => device_of,
+        None => by_content(&issued, device)?,
+    };
+    // Also where all went in turn: equal requests of one list may have been queued the other way round.
+    none_ambiguous(entries, &issued, device, &device_of)?;
     let after_trace = device.len() - device_of.len();
     Ok(Joined { stimuli: stimuli(entries, &issued, device, &device_of)?, device_of, after_trace })
 }
@@ -133,7 +138,7 @@ fn key_of(request: &DeviceRequest) -> Key {
     key(request.op, request.sector, request.sectors)
 }
 
-fn one_queue(issued: &[Issued], device: &[DeviceRequest]) -> Result<BTreeMap<RequestId, usize>, JoinError> {
+fn in_turn(issued: &[Issued], device: &[DeviceRequest]) -> Result<BTreeMap<RequestId, usize>, JoinError> {
     let mut device_of = BTreeMap::new();
     for (place, Issued { request, key }) in issued.iter().enumerate() {
         let (request, guest) = (*request, describe(*key));
@@ -146,7 +151,7 @@ fn one_queue(issued: &[Issued], device: &[DeviceRequest]) -> Result<BTreeMap<Req
     Ok(device_of)
 }
 
-fn many_queues(issued: &[Issued], device: &[DeviceRequest]) -> Result<BTreeMap<RequestId, usize>, JoinError> {
+fn by_content(issued: &[Issued], device: &[DeviceRequest]) -> Result<BTreeMap<RequestId, usize>, JoinError> {
     let mut places: BTreeMap<Key, VecDeque<usize>> = BTreeMap::new();
     for (place, got) in device.iter().enumerate() {
         places.entry(key_of(got)).or_default().push_back(place);
@@ -296,6 +301,20 @@ mod tests {
         let joined = join(&guest, &[got(8, OK), got(0, BAD), got(16, OK)], 1).expect("they fit");
         assert_eq!(statuses(&joined), [(1, RequestStatus::Ioerr), (2, RequestStatus::Ok)]);
         assert_eq!((joined.device_of[&RequestId(1)], joined.after_trace), (1, 1));
+    }
+
+    #[test]
+    fn a_plugged_list_that_is_queued_the_other_way_round_goes_by_what_the_requests_are() {
+        let guest = entries(vec![issue(1, 16), issue(2, 8), issue(3, 0), answered(3), answered(2), answered(1)]);
+        let joined = join(&guest, &[got(0, OK), got(8, BAD), got(16, OK)], 1).expect("they fit");
+        let expected = [(3, RequestStatus::Ok), (2, RequestStatus::Ioerr), (1, RequestStatus::Ok)];
+        assert_eq!(statuses(&joined), expected);
+    }
+
+    #[test]
+    fn equal_requests_of_one_list_with_different_answers_are_not_guessed() {
+        let guest = entries(vec![issue(1, 0), issue(2, 0), answered(1), answered(2)]);
+        assert!(matches!(join(&guest, &[got(0, OK), got(0, BAD)], 1), Err(JoinError::Ambiguous { .. })));
     }
 
     #[test]

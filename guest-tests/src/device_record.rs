@@ -1,0 +1,231 @@
+//! Reads device.jsonl, the device's record (docs/trace-format.md), and decisions.jsonl beside it.
+//!
+//! One typed line per event. A record without its trailer was cut short, and nothing may be judged from it.
+
+use crate::differ;
+use fault_injection::{Op, Record};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use writeback_events::{BlockOp, RequestStatus};
+
+/// What a device's record holds.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceRecord {
+    /// Requests in order of arrival.
+    pub requests: Vec<Request>,
+    /// The last line; none: the record was cut short.
+    pub trailer: Option<Trailer>,
+    /// Queues that saw requests, at most this number.
+    pub queues: u16,
+    /// Numbers of events that are missing between others.
+    pub gaps: u64,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Arrival order, from 0.
+    pub seq: u64,
+    /// Connection and driver it came by.
+    pub session: u32,
+    /// Virtqueue.
+    pub queue: u16,
+    /// What was asked.
+    pub op: Op,
+    /// First sector.
+    pub sector: u64,
+    /// Sectors.
+    pub sectors: u64,
+    /// When it came, on the device's clock.
+    pub arrived_ns: u64,
+    /// How it was answered; none: never.
+    pub answer: Option<Answer>,
+}
+
+/// How a request was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Order of answering, from 0.
+    pub order: u64,
+    /// virtio-blk's status byte.
+    pub status: u8,
+    /// When, on the device's clock.
+    pub at_ns: u64,
+    /// The host failed, not a script.
+    pub host_error: bool,
+}
+
+/// The last line of a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Trailer {
+    /// The device wrote its record to the end.
+    pub complete: bool,
+    /// Events that did not fit the recorder's buffer.
+    #[serde(default)]
+    pub dropped: u64,
+    /// What the script's own `expect` found missing.
+    #[serde(default)]
+    pub unmet: Vec<String>,
+    /// Chains that were no request.
+    #[serde(default)]
+    pub malformed: u64,
+    /// Requests still unanswered at the end.
+    #[serde(default)]
+    pub unanswered: u64,
+    /// The first host error.
+    #[serde(default)]
+    pub host_error: Option<serde_json::Value>,
+}
+
+/// Every event is numbered without gaps.
+#[derive(Deserialize)]
+struct Numbered {
+    n: Option<u64>,
+}
+
+/// One line, as far as it is used here.
+#[derive(Deserialize)]
+#[serde(tag = "ev", rename_all = "snake_case")]
+enum Line {
+    Issue { seq: u64, session: u32, queue: u16, op: Option<Op>, sector: u64, sectors: u64, t_ns: u64 },
+    Complete { seq: u64, status: u8, host_error: bool, t_ns: u64 },
+    Trailer(Trailer),
+    #[serde(other)]
+    Other,
+}
+
+/// Reads device.jsonl. The first line is its header.
+pub fn read(text: &str) -> Result<DeviceRecord, String> {
+    let mut record = DeviceRecord::default();
+    let mut place: BTreeMap<u64, usize> = BTreeMap::new();
+    let (mut answered, mut next_n) = (0, 0);
+    for (number, line) in text.lines().enumerate().skip(1) {
+        let wrong = |error| format!("line {} of the device's record: {error}", number + 1);
+        if let Numbered { n: Some(n) } = serde_json::from_str(line).map_err(wrong)? {
+            record.gaps += n.abs_diff(next_n);
+            next_n = n + 1;
+        }
+        let line: Line = serde_json::from_str(line).map_err(wrong)?;
+        match line {
+            Line::Issue { seq, session, queue, op: Some(op), sector, sectors, t_ns } => {
+                place.insert(seq, record.requests.len());
+                record.queues = record.queues.max(queue + 1);
+                record.requests.push(Request { seq, session, queue, op, sector, sectors, arrived_ns: t_ns, answer: None });
+            }
+            Line::Complete { seq, status, host_error, t_ns } => {
+                if let Some(&at) = place.get(&seq) {
+                    record.requests[at].answer = Some(Answer { order: answered, status, at_ns: t_ns, host_error });
+                    answered += 1;
+                }
+            }
+            Line::Trailer(trailer) => record.trailer = Some(trailer).filter(|trailer| trailer.complete),
+            Line::Issue { .. } | Line::Other => {}
+        }
+    }
+    record.requests.sort_by_key(|request| request.seq);
+    Ok(record)
+}
+
+impl DeviceRecord {
+    /// Why nothing may be judged from it; empty: it is whole.
+    pub fn losses(&self) -> Vec<String> {
+        match &self.trailer {
+            None => vec!["the device's record was cut short".to_owned()],
+            Some(trailer) if trailer.dropped + self.gaps > 0 => {
+                vec![format!("the device's record lost {} events", trailer.dropped.max(self.gaps))]
+            }
+            Some(_) => Vec::new(),
+        }
+    }
+
+    /// Requests that the guest's block layer traces: all but GET_ID.
+    pub fn traced(&self) -> Vec<&Request> {
+        self.requests.iter().filter(|request| request.op != Op::GetId).collect()
+    }
+}
+
+/// The same request in the differ's words.
+pub fn for_differ(request: &Request) -> differ::DeviceRequest {
+    differ::DeviceRequest {
+        session: request.session,
+        op: match request.op {
+            Op::Read => BlockOp::Read,
+            Op::Write => BlockOp::Write,
+            Op::Flush => BlockOp::Flush,
+            Op::Discard => BlockOp::Discard,
+            Op::WriteZeroes | Op::GetId => BlockOp::Other,
+        },
+        sector: request.sector,
+        sectors: request.sectors,
+        status: request.answer.map(|answer| match answer.status {
+            0 => RequestStatus::Ok,
+            1 => RequestStatus::Ioerr,
+            2 => RequestStatus::Unsupp,
+            other => RequestStatus::Other(other),
+        }),
+    }
+}
+
+/// What decisions.jsonl holds.
+#[derive(Clone, Debug, Default)]
+pub struct Decisions {
+    /// Every rule of the script, with how often it fired.
+    pub fired: BTreeMap<String, u64>,
+    /// Every firing, in order.
+    pub records: Vec<Record>,
+}
+
+/// Reads decisions.jsonl: a header, then one line per firing.
+pub fn read_decisions(text: &str) -> Result<Decisions, String> {
+    let mut lines = text.lines().enumerate();
+    let mut decisions = Decisions::default();
+    let Some((_, header)) = lines.next() else { return Ok(decisions) };
+    let header: fault_injection::Header =
+        serde_json::from_str(header).map_err(|error| format!("the header of decisions.jsonl: {error}"))?;
+    decisions.fired = header.rules.into_iter().map(|rule| (rule, 0)).collect();
+    for (number, line) in lines {
+        let record: Record =
+            serde_json::from_str(line).map_err(|error| format!("line {} of decisions.jsonl: {error}", number + 1))?;
+        *decisions.fired.entry(record.rule.clone()).or_default() += 1;
+        decisions.records.push(record);
+    }
+    Ok(decisions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: &str = r#"{"record":1}
+{"n":0,"ev":"session","session":1,"why":"connect","t_ns":1}
+{"n":1,"ev":"issue","seq":0,"session":1,"queue":0,"op":"write","sector":8,"sectors":8,"inflight":0,"t_ns":10}
+{"n":2,"ev":"issue","seq":1,"session":1,"queue":0,"op":"get_id","sector":0,"sectors":0,"inflight":1,"t_ns":11}
+{"n":3,"ev":"complete","seq":0,"session":1,"queue":0,"op":"write","sector":8,"sectors":8,"status":1,"used_len":1,"moved_bytes":0,"fired":true,"host_error":false,"t_ns":20}
+"#;
+    const END: &str = r#"{"ev":"trailer","complete":true,"dropped":0,"requests":2,"unmet":[]}"#;
+
+    #[test]
+    fn requests_come_in_arrival_order_with_their_answers() {
+        let record = read(&format!("{RECORD}{END}\n")).unwrap();
+        assert_eq!(record.traced().len(), 1);
+        assert_eq!(for_differ(record.traced()[0]).status, Some(RequestStatus::Ioerr));
+        assert_eq!(record.requests[1].answer, None);
+        assert_eq!(record.losses(), [""; 0]);
+    }
+
+    #[test]
+    fn a_record_without_its_end_or_with_dropped_events_is_a_loss() {
+        assert_eq!(read(RECORD).unwrap().losses().len(), 1);
+        let dropped = END.replace(r#""dropped":0"#, r#""dropped":3"#);
+        assert_eq!(read(&format!("{RECORD}{dropped}\n")).unwrap().losses(), ["the device's record lost 3 events"]);
+        let gap = RECORD.replace(r#""n":3"#, r#""n":4"#);
+        assert_eq!(read(&format!("{gap}{END}\n")).unwrap().losses(), ["the device's record lost 1 events"]);
+        let cut = END.replace("true", "false");
+        assert_eq!(read(&format!("{RECORD}{cut}\n")).unwrap().losses().len(), 1);
+    }
+
+    #[test]
+    fn a_line_that_is_no_event_is_named() {
+        assert!(read(&format!("{RECORD}nonsense\n")).unwrap_err().contains("line 6"));
+    }
+}

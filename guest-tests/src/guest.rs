@@ -1,0 +1,304 @@
+//! The talk with a guest that is up: symbols, probes, the job, its results, and the trace streamed to the folder meanwhile.
+//!
+//! Two streams: messages on this thread, the trace on another, so that neither waits for the other. The guest powers off only
+//! when it is told that everything has arrived.
+
+use crate::failure::{At, Failure};
+use crate::folder::{self, RunFolder};
+use crate::host::GuestEnd;
+use crate::patient::{Patient, Reason, Stop};
+use crate::trace_stream::TraceStream;
+use guest_init::host::{HostError, Session};
+use guest_init::job::{Event, Job, Probe, Setting, Trace};
+use guest_init::protocol::{FromGuest, Hello, OpEnd, Statistics, Symbol, Tracing};
+use kernel_trace::container::{self, Header, Trailer};
+use kernel_trace::{EventSetting, ProbePlan, SymbolAddress};
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+/// What the talk needs from the outside.
+pub trait Surroundings {
+    /// Whether waiting for the guest still makes sense; asked some ten times a second.
+    fn watch(&mut self) -> Result<(), Stop>;
+    /// Sets a mark in the device and returns when it is acknowledged.
+    fn mark(&mut self, name: &str) -> Result<(), Failure>;
+    /// The probes for this kernel; none: it cannot be traced.
+    fn plan(&mut self, symbols: &[SymbolAddress]) -> Result<Option<ProbePlan>, Failure>;
+    /// The guest has reached this point.
+    fn reached(&mut self, point: Point<'_>);
+}
+
+/// Points of a run that a user or a clock may want to know of.
+#[derive(Clone, Copy, Debug)]
+pub enum Point<'a> {
+    /// The guest's first process speaks.
+    Up,
+    /// The file system is mounted.
+    Mounted,
+    /// An operation begins.
+    Op(&'a str),
+    /// The trace is drained.
+    Done,
+}
+
+/// What the guest is asked to do.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Symbols whose addresses the plan needs; empty: nothing is traced.
+    pub symbols: Vec<String>,
+    /// Settings, mount and workload; the trace is added here.
+    pub job: Job,
+    /// SHA-256 of the kernel image, for the header of the trace.
+    pub image_sha256: String,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Told {
+    /// Who the guest is.
+    pub hello: Hello,
+    /// Operations that came back.
+    pub ops: Vec<OpEnd>,
+    /// The file system could not be mounted or unmounted.
+    pub mount_errors: Vec<String>,
+    /// The file system was unmounted without an error.
+    pub unmounted: bool,
+    /// How it ended.
+    pub end: GuestEnd,
+}
+
+/// Talks to the end. An error means that the host's side failed, the user ended it, or the guest never came up; a guest
+/// that goes away later is told in [`Told::end`].
+pub fn talk<S: Surroundings>(
+    ctl: UnixStream,
+    trace: UnixStream,
+    task: &Task,
+    run: &RunFolder,
+    surroundings: &RefCell<S>,
+) -> Result<Told, Failure> {
+    let raw = run.file(folder::GUEST_RAW);
+    let out = ctl.try_clone().at("duplicate the guest's socket for", &raw)?;
+    let reason = Reason::default();
+    let ears = RefCell::new(Ears::new(run, trace, &raw, &task.image_sha256)?);
+    let watch = || {
+        ears.borrow_mut().trace.as_mut().map_or(Ok(()), TraceStream::check)?;
+        surroundings.borrow_mut().watch()
+    };
+    let patient = Patient::new(ctl, watch, reason.clone()).at("set up the guest's socket for", &raw)?;
+    let listener = |message: &FromGuest| {
+        ears.borrow_mut().hear(message, surroundings).map_err(|failure| {
+            reason.set(Stop::Failure(failure));
+            "the host's side failed".to_owned()
+        })
+    };
+    let mut session = Session::new(patient, out, listener);
+    let result = converse(&mut session, task, &ears, surroundings);
+    drop(session);
+    let stop = reason.take();
+    ears.into_inner().finish(result, stop)
+}
+
+/// Why a talk ended early.
+enum Ended {
+    Guest(HostError),
+    Ours(Failure),
+}
+
+impl From<HostError> for Ended {
+    fn from(error: HostError) -> Ended {
+        Ended::Guest(error)
+    }
+}
+
+fn converse<R, W, L, S>(
+    session: &mut Session<R, W, L>,
+    task: &Task,
+    ears: &RefCell<Ears<'_>>,
+    surroundings: &RefCell<S>,
+) -> Result<(), Ended>
+where
+    R: std::io::Read,
+    W: Write,
+    L: guest_init::host::Listener,
+    S: Surroundings,
+{
+    session.hello()?;
+    surroundings.borrow_mut().reached(Point::Up);
+    let mut job = task.job.clone();
+    if !task.symbols.is_empty() {
+        let (symbols, _) = session.symbols(&task.symbols)?;
+        let plan = surroundings.borrow_mut().plan(&addresses(&symbols)).map_err(Ended::Ours)?;
+        if let Some(plan) = plan {
+            job.trace = Some(trace_of(&plan));
+            job.at_start.push(no_jump_probes());
+            ears.borrow_mut().plan = Some(plan);
+        }
+    }
+    let statistics = session.run(job)?;
+    surroundings.borrow_mut().reached(Point::Done);
+    ears.borrow_mut().close_trace(&statistics).map_err(Ended::Ours)?;
+    session.power_off()?;
+    Ok(())
+}
+
+/// Optimised probes are jumps, whose handlers run with interrupts on: every probe hit within such an interrupt is lost.
+fn no_jump_probes() -> Setting {
+    Setting { path: "/proc/sys/debug/kprobes-optimization".into(), value: "0".into(), optional: true }
+}
+
+fn addresses(symbols: &[Symbol]) -> Vec<SymbolAddress> {
+    let address = |symbol: &Symbol| SymbolAddress {
+        name: symbol.name.clone(),
+        address: symbol.address,
+        end: symbol.address + symbol.size,
+    };
+    symbols.iter().map(address).collect()
+}
+
+fn trace_of(plan: &ProbePlan) -> Trace {
+    let probe = |line: &String| Probe { line: line.clone(), optional: false };
+    let event = |event: &EventSetting| Event {
+        name: format!("{}/{}", event.system, event.name),
+        filter: event.filter.clone(),
+        optional: false,
+    };
+    Trace {
+        clock: "counter".into(),
+        buffer_kib_per_cpu: 8192,
+        probes: plan.kprobe_events.iter().map(probe).collect(),
+        events: plan.events.iter().map(event).collect(),
+    }
+}
+
+/// Everything the guest says, sorted to where it belongs.
+struct Ears<'a> {
+    run: &'a RunFolder,
+    log: BufWriter<File>,
+    log_path: PathBuf,
+    plan: Option<ProbePlan>,
+    image_sha256: String,
+    trace: Option<TraceStream>,
+    hello: Option<Hello>,
+    ops: Vec<OpEnd>,
+    mount_errors: Vec<String>,
+    unmounted: bool,
+}
+
+impl<'a> Ears<'a> {
+    fn new(run: &'a RunFolder, trace: UnixStream, raw: &std::path::Path, image_sha256: &str) -> Result<Ears<'a>, Failure> {
+        let log_path = run.file(folder::GUEST_LOG);
+        let log = BufWriter::new(File::create(&log_path).at("create", &log_path)?);
+        Ok(Ears {
+            run,
+            log,
+            log_path,
+            plan: None,
+            image_sha256: image_sha256.to_owned(),
+            trace: Some(TraceStream::start(trace, raw)?),
+            hello: None,
+            ops: Vec::new(),
+            mount_errors: Vec::new(),
+            unmounted: false,
+        })
+    }
+
+    fn hear<S: Surroundings>(&mut self, message: &FromGuest, surroundings: &RefCell<S>) -> Result<(), Failure> {
+        self.write_log(message)?;
+        match message {
+            FromGuest::Hello(hello) => self.hello = Some(hello.clone()),
+            FromGuest::Tracing(tracing) => self.tracing(tracing)?,
+            FromGuest::Mounted { errno: None } => surroundings.borrow_mut().reached(Point::Mounted),
+            FromGuest::Mounted { errno: Some(errno) } => self.mount_errors.push(format!("mount failed with {errno}")),
+            FromGuest::OpBegin { op, .. } => surroundings.borrow_mut().reached(Point::Op(op)),
+            FromGuest::OpEnd(end) => self.ops.push(end.clone()),
+            FromGuest::Mark { name, .. } => surroundings.borrow_mut().mark(name)?,
+            FromGuest::Unmounted { errno: None } => self.unmounted = true,
+            FromGuest::Unmounted { errno: Some(errno) } => self.mount_errors.push(format!("umount failed with {errno}")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Kernel lines as the kernel writes them, the rest as it was said; what others files hold whole is left out.
+    fn write_log(&mut self, message: &FromGuest) -> Result<(), Failure> {
+        let line = match message {
+            FromGuest::Log(log) => {
+                let seconds = log.time_us as f64 / 1e6;
+                format!("[{seconds:12.6}] {}", log.text)
+            }
+            FromGuest::Symbols { .. } | FromGuest::Formats { .. } | FromGuest::Tracing(_) | FromGuest::Done(_) => {
+                return Ok(());
+            }
+            other => serde_json::to_string(other).expect("it came as JSON"),
+        };
+        writeln!(self.log, "{line}").at("write", &self.log_path)
+    }
+
+    fn tracing(&mut self, tracing: &Tracing) -> Result<(), Failure> {
+        let (Some(plan), Some(hello)) = (&self.plan, &self.hello) else { return Ok(()) };
+        self.run.write(folder::PROBES, plan.kprobe_events.join("\n") + "\n")?;
+        let header = Header {
+            version: container::VERSION,
+            kernel_release: hello.release.clone(),
+            image_sha256: self.image_sha256.clone(),
+            vcpus: u16::try_from(hello.cpus).unwrap_or(u16::MAX),
+            clock: tracing.clock.clone(),
+            header_page: tracing.header_page.clone(),
+            header_event: tracing.header_event.clone(),
+            formats: tracing.formats.iter().map(event_format).collect(),
+            plan: plan.clone(),
+        };
+        if let Some(trace) = &mut self.trace {
+            trace.header(header);
+        }
+        Ok(())
+    }
+
+    fn close_trace(&mut self, statistics: &Statistics) -> Result<(), Failure> {
+        let trailer =
+            Trailer { kprobe_profile: statistics.kprobe_profile.clone(), cpu_stats: statistics.per_cpu.clone() };
+        let missing = match self.trace.take() {
+            Some(trace) => trace.finish(Some(&trailer))?,
+            None => None,
+        };
+        match missing {
+            Some(missing) => writeln!(self.log, "{missing}").at("write", &self.log_path),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(mut self, result: Result<(), Ended>, stop: Option<Stop>) -> Result<Told, Failure> {
+        if let Some(trace) = self.trace.take() {
+            trace.finish(None)?;
+        }
+        self.log.flush().at("write", &self.log_path)?;
+        let end = self.end(result, stop)?;
+        let Some(hello) = self.hello else {
+            return Err(Failure::infrastructure("the guest did not come up", "console.log and qemu.log say more"));
+        };
+        Ok(Told { hello, ops: self.ops, mount_errors: self.mount_errors, unmounted: self.unmounted, end })
+    }
+
+    fn end(&self, result: Result<(), Ended>, stop: Option<Stop>) -> Result<GuestEnd, Failure> {
+        match (result, stop) {
+            (Ok(()), _) => Ok(GuestEnd::Done),
+            (_, Some(Stop::Failure(failure))) | (Err(Ended::Ours(failure)), None) => Err(failure),
+            (_, Some(Stop::TimeLimit { seconds })) if self.hello.is_none() => Err(Failure::infrastructure(
+                format!("the guest did not come up within {seconds} s"),
+                "console.log and qemu.log say more; a slow machine may need a longer --time-limit",
+            )),
+            (_, Some(Stop::TimeLimit { seconds })) => Ok(GuestEnd::TimeLimit { seconds }),
+            (Err(Ended::Guest(HostError::Gone { while_doing })), None) => {
+                Ok(GuestEnd::Died { why: format!("the guest went away {while_doing}") })
+            }
+            (Err(Ended::Guest(error)), None) => Err(Failure::infrastructure(error.to_string(), "")),
+        }
+    }
+}
+
+fn event_format(format: &guest_init::protocol::EventFormat) -> container::EventFormat {
+    container::EventFormat { event: format.event.clone(), text: format.text.clone() }
+}

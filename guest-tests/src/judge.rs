@@ -1,0 +1,269 @@
+//! Makes the verdict of a run from its folder alone. No VM, no clock, no machine: the same folder, the same bytes.
+//!
+//! Lockstep is judged only if the guest's trace and the device's record are whole; findings that need neither are looked
+//! for in any case.
+
+use crate::device_record::{self, Decisions, DeviceRecord};
+use crate::differ::{self, Case, Exceptions};
+use crate::expectation::{self, Expectation, Seen};
+use crate::failure::Failure;
+use crate::findings::{self, Writeback};
+use crate::folder::{self, RunFolder};
+use crate::folder_lines::{GuestLine, ReplicaLine};
+use crate::host::{GuestEnd, Host};
+use crate::ops::OpLine;
+use crate::scenario::{self, LockstepMode, Scenario};
+use crate::show::lockstep_of;
+use crate::verdict::{Check, Compared, Finding, Lockstep, Oracles, Outcome, TraceFacts, Verdict};
+use crate::{dialect, run};
+use ext4_replica::Setup;
+use kernel_trace::Decoded;
+use std::collections::BTreeMap;
+use writeback_events::{RequestId, RequestStatus};
+
+/// What is read from a folder.
+pub struct Recorded {
+    /// The scenario of the run.
+    pub scenario: Scenario,
+    /// What the host saw.
+    pub host: Host,
+    /// The device's record; an error: it cannot be read.
+    pub device: Result<DeviceRecord, String>,
+    /// The script's decisions; an error: they cannot be read.
+    pub decisions: Result<Decisions, String>,
+    /// The workload with its results.
+    pub ops: Vec<OpLine>,
+    /// The guest's trace; an error: why there is none.
+    pub trace: Result<Decoded, String>,
+    /// Everything the guest's kernel logged.
+    pub kernel_log: String,
+}
+
+/// A verdict, and what it was made from.
+pub struct Judged {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What guest and replica were compared from; none: nothing could be.
+    pub comparison: Option<differ::Judgement>,
+    /// The expectation that fitted this kernel.
+    pub expected: Expectation,
+}
+
+/// Reads a run's folder.
+pub fn read(run: &RunFolder) -> Result<Recorded, Failure> {
+    let path = run.file(folder::SCENARIO);
+    let scenario = scenario::parse(&path, &run.read_text(folder::SCENARIO)?)?;
+    let ops = run.read_text(folder::OPS)?.lines().map(serde_json::from_str).collect::<Result<Vec<OpLine>, _>>();
+    let ops = ops.map_err(|error| Failure::BadInput(format!("{}: {error}", run.file(folder::OPS).display())))?;
+    // The console has what the kernel said before and after our own process listened.
+    let kernel_log = run.read_text(folder::GUEST_LOG)? + &String::from_utf8_lossy(&run.read(folder::CONSOLE)?);
+    Ok(Recorded {
+        scenario,
+        host: Host::read(run)?,
+        device: device_record::read(&run.read_text(folder::DEVICE)?),
+        decisions: device_record::read_decisions(&run.read_text(folder::DECISIONS)?),
+        ops,
+        trace: read_trace(run),
+        kernel_log,
+    })
+}
+
+fn read_trace(run: &RunFolder) -> Result<Decoded, String> {
+    if !run.file(folder::GUEST_RAW).exists() {
+        return Err("this guest's kernel could not be traced (guest.log and the run's output say why)".to_owned());
+    }
+    let raw = run.read(folder::GUEST_RAW).map_err(|failure| failure.to_string())?;
+    kernel_trace::decode(&raw).map_err(|error| error.to_string())
+}
+
+/// Judges. The same arguments give the same verdict.
+pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
+    let host = &recorded.host;
+    let release = &host.kernel.release;
+    let chosen = dialect::choose(host.dialect.as_deref(), release);
+    let comparison = compare(recorded, chosen.as_ref().ok().map(|chosen| chosen.dialect))?;
+    let (lockstep, why) = lockstep(recorded, &comparison, chosen.as_ref().err());
+    let findings = find(recorded, comparison.as_ref().ok());
+    let expected = expectation::choose(&recorded.scenario.expect, release);
+    let fired = fired(recorded);
+    let script_unmet = script_unmet(recorded);
+    let (outcome, why) = outcome(recorded, lockstep, why);
+    let seen = Seen {
+        outcome,
+        why: &why,
+        findings: &findings,
+        fired: &fired,
+        script_unmet: script_unmet.as_deref(),
+        image: &host.image,
+    };
+    let conclusion = expectation::conclude(&expected, &seen);
+    let oracles = oracles(lockstep, host, &findings);
+    let comparison = comparison.ok();
+    let verdict = Verdict {
+        verdict: conclusion.outcome,
+        as_expected: conclusion.as_expected,
+        exit_code: conclusion.exit_code,
+        kernel: release.clone(),
+        dialect: chosen.as_ref().map_or("none".to_owned(), |chosen| chosen.dialect.name.to_string()),
+        dialect_exact: chosen.as_ref().is_ok_and(|chosen| chosen.exact),
+        oracles,
+        compared: comparison.as_ref().map_or(Compared::default(), |judgement| judgement.compared.clone()),
+        trace: trace_facts(recorded),
+        fired,
+        first_difference: comparison.as_ref().and_then(|judgement| value(judgement.first_difference.as_ref()?)),
+        allowed: comparison.iter().flat_map(|judgement| &judgement.allowed).filter_map(value).collect(),
+        findings,
+        why: conclusion.why,
+    };
+    Ok(Judged { verdict, comparison, expected })
+}
+
+/// Guest against replica; an error says why that is not possible.
+fn compare(
+    recorded: &Recorded,
+    dialect: Option<ext4_replica::Dialect>,
+) -> Result<Result<differ::Judgement, String>, Failure> {
+    let mutation = recorded.host.canary.as_deref().map(run::canary).transpose()?;
+    let (trace, device) = match (&recorded.trace, &recorded.device) {
+        (Ok(trace), Ok(device)) => (trace, device),
+        (Err(why), _) | (_, Err(why)) => return Ok(Err(why.clone())),
+    };
+    let gaps = gaps(recorded, trace, device);
+    let (Some(dialect), true) = (dialect, gaps.is_empty()) else { return Ok(Err(gaps.join("; "))) };
+    let requests: Vec<differ::DeviceRequest> = device.traced().into_iter().map(device_record::for_differ).collect();
+    let case = Case {
+        entries: &trace.entries,
+        device: &requests,
+        queues: device.queues,
+        cpus: trace.header.vcpus,
+        setup: Setup { mutation, block_bytes: recorded.scenario.filesystem.block_bytes, ..Setup::new(dialect) },
+        exceptions: &Exceptions::built_in(),
+    };
+    Ok(Ok(differ::judge(&case)))
+}
+
+/// Everything that is missing from the witnesses.
+fn gaps(recorded: &Recorded, trace: &Decoded, device: &DeviceRecord) -> Vec<String> {
+    let mut gaps = Vec::new();
+    match &recorded.host.guest_end {
+        GuestEnd::Done => {}
+        GuestEnd::Died { why } => gaps.push(why.clone()),
+        GuestEnd::TimeLimit { seconds } => gaps.push(format!("the guest was still at work after {seconds} s")),
+    }
+    gaps.extend(trace.losses.describe());
+    gaps.extend(device.losses());
+    gaps.extend(recorded.decisions.as_ref().err().cloned());
+    if let Some(first) = trace.unplaced.first() {
+        let place = first.place.map_or(String::new(), |place| format!(" at counter {}", place.seq));
+        gaps.push(format!("{} trace events could not be placed, the first{place}: {}", trace.unplaced.len(), first.why));
+    }
+    gaps
+}
+
+fn lockstep(
+    recorded: &Recorded,
+    comparison: &Result<differ::Judgement, String>,
+    no_dialect: Option<&String>,
+) -> (Lockstep, String) {
+    match (recorded.scenario.lockstep, comparison, no_dialect) {
+        (LockstepMode::None, _, _) => (Lockstep::NotApplicable, "the scenario asks for no lockstep".to_owned()),
+        (LockstepMode::Full, Ok(judgement), _) => (lockstep_of(judgement.verdict), judgement.why.clone()),
+        (LockstepMode::Full, Err(why), None) => (Lockstep::Unjudged, why.clone()),
+        (LockstepMode::Full, Err(_), Some(why)) => (Lockstep::Unjudged, why.clone()),
+    }
+}
+
+/// The one word. Without lockstep the rest must at least have been seen to its end.
+fn outcome(recorded: &Recorded, lockstep: Lockstep, why: String) -> (Outcome, String) {
+    let host = &recorded.host;
+    if let Some(error) = host.mount_errors.first() {
+        return (Outcome::Unjudged, format!("the file system: {error}; {why}"));
+    }
+    match lockstep {
+        Lockstep::Same => (Outcome::Same, why),
+        Lockstep::Allowed => (Outcome::Allowed, why),
+        Lockstep::Different => (Outcome::Different, why),
+        Lockstep::Unjudged => (Outcome::Unjudged, why),
+        Lockstep::NotApplicable => match &host.guest_end {
+            GuestEnd::Done if recorded.ops.iter().all(|op| op.result.is_some()) => (Outcome::Same, why),
+            GuestEnd::Done => (Outcome::Unjudged, "an operation has no result".to_owned()),
+            GuestEnd::Died { why } => (Outcome::Unjudged, why.clone()),
+            GuestEnd::TimeLimit { seconds } => {
+                (Outcome::Unjudged, format!("the guest was still at work after {seconds} s"))
+            }
+        },
+    }
+}
+
+fn find(recorded: &Recorded, comparison: Option<&differ::Judgement>) -> Vec<Finding> {
+    let block_bytes = u64::from(recorded.scenario.filesystem.block_bytes);
+    let mut found = Vec::new();
+    // A trace with gaps could show an error whose report is in the gap.
+    if let (Ok(trace), Ok(device), Some(judgement)) = (&recorded.trace, &recorded.device, comparison) {
+        let statuses = statuses(device, &judgement.joined);
+        found.extend(findings::in_writeback(&Writeback { guest: &trace.entries, statuses: &statuses, block_bytes }));
+    }
+    found.extend(findings::in_content(&recorded.ops, block_bytes));
+    if let Some(e2fsck) = recorded.host.e2fsck.as_ref().filter(|e2fsck| e2fsck.exit_code != 0) {
+        let said = e2fsck.text.lines().find(|line| !line.starts_with("Pass")).unwrap_or_default();
+        let what = format!("e2fsck -fn ended with {}: {said}", e2fsck.exit_code);
+        found.push(Finding::new(findings::FILE_SYSTEM_DAMAGED, what));
+    }
+    let complaints = findings::complaints(&recorded.kernel_log);
+    if let Some(first) = complaints.first() {
+        let what = format!("{} line(s) of the kernel's log are complaints; first: {first}", complaints.len());
+        found.push(Finding::new(findings::KERNEL_COMPLAINT, what));
+    }
+    found
+}
+
+fn statuses(device: &DeviceRecord, joined: &BTreeMap<RequestId, usize>) -> BTreeMap<RequestId, RequestStatus> {
+    let traced = device.traced();
+    let status = |place: usize| device_record::for_differ(traced.get(place)?).status;
+    joined.iter().filter_map(|(request, place)| Some((*request, status(*place)?))).collect()
+}
+
+fn fired(recorded: &Recorded) -> BTreeMap<String, u64> {
+    recorded.decisions.as_ref().map_or_else(|_| BTreeMap::new(), |decisions| decisions.fired.clone())
+}
+
+fn script_unmet(recorded: &Recorded) -> Option<String> {
+    let trailer = recorded.device.as_ref().ok().and_then(|device| device.trailer.as_ref());
+    let unmet = trailer.map(|trailer| trailer.unmet.join(", ")).filter(|unmet| !unmet.is_empty());
+    unmet.or_else(|| recorded.host.expect_unmet.then(|| "vhost-blk says so by its exit code".to_owned()))
+}
+
+fn oracles(lockstep: Lockstep, host: &Host, findings: &[Finding]) -> Oracles {
+    let found = |id: &str| findings.iter().any(|finding| finding.id == id);
+    let check = |id: &str| if found(id) { Check::Fail } else { Check::Pass };
+    Oracles {
+        lockstep,
+        end_state: host.e2fsck.as_ref().map_or(Check::NotRun, |_| check(findings::FILE_SYSTEM_DAMAGED)),
+        kernel_log: check(findings::KERNEL_COMPLAINT),
+        durability: Check::NotRun,
+    }
+}
+
+fn trace_facts(recorded: &Recorded) -> TraceFacts {
+    match &recorded.trace {
+        Ok(trace) => TraceFacts {
+            get: trace.header.plan.summary.get,
+            btf: trace.header.plan.summary.btf,
+            cpus: trace.header.vcpus.into(),
+        },
+        Err(_) => TraceFacts::default(),
+    }
+}
+
+fn value(what: impl serde::Serialize) -> Option<serde_json::Value> {
+    serde_json::to_value(what).ok()
+}
+
+/// Writes what was read and judged into the folder: the decoded trace, the replica's answers, the verdict.
+pub fn write(run: &RunFolder, recorded: &Recorded, judged: &Judged) -> Result<(), Failure> {
+    let entries = recorded.trace.as_ref().map(|trace| trace.entries.as_slice()).unwrap_or_default();
+    run.write_lines(folder::GUEST, entries.iter().map(GuestLine::of))?;
+    let replica = judged.comparison.iter().flat_map(|judgement| &judgement.replica);
+    run.write_lines(folder::REPLICA, replica.map(|(seq, response)| ReplicaLine { seq: *seq, response }))?;
+    run.write(folder::VERDICT, judged.verdict.to_json())
+}

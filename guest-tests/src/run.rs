@@ -1,0 +1,463 @@
+//! One run: starts the disk and the guest, lets the guest work, and fills the run's folder. Judges nothing.
+//!
+//! Everything that can be known to be wrong is looked at before anything is started. Whatever ends the run (an error,
+//! Ctrl-C, a time limit) leaves by return, so that the values that own processes and scratch files clean up behind it.
+
+use crate::args;
+use crate::disk::{self, Disk, DiskEnd};
+use crate::end_state;
+use crate::failure::{At, Failure};
+use crate::folder::{self, RunFolder};
+use crate::guest::{self, Point, Surroundings, Task, Told};
+use crate::host::{GuestEnd, Host};
+use crate::interrupt::Interrupt;
+use crate::ops::OpLine;
+use crate::patient::Stop;
+use crate::phases::Phases;
+use crate::programs::Programs;
+use crate::scenario::{self, LockstepMode, Scenario, Script};
+use crate::show;
+use crate::sockets::SocketFolder;
+use crate::{dialect, host, space};
+use ext4_replica::Mutation;
+use fault_injection::{DeviceFacts, Source};
+use guest_init::job::{Job, Mount, Setting};
+use guest_init::past;
+use guest_vm::{Accel, DiskSpec, End, Kernel, KernelSpec, Life, Vm, VmSpec, initramfs, kernel};
+use kernel_trace::{KernelFacts, ProbePlan, SymbolAddress};
+use sha2::{Digest, Sha256};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What a guest may take to end once everything has arrived.
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(20);
+
+/// Room for a trace, logs and a report, beside the image.
+const RECORDS_BYTES: u64 = 256 << 20;
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its folder, filled.
+    pub folder: RunFolder,
+    /// What the host saw.
+    pub host: Host,
+    /// How long each stage took.
+    pub phases: Phases,
+}
+
+/// Everything that was checked before anything starts.
+struct Plan {
+    scenario: Scenario,
+    script: fault_injection::Script,
+    kernel: Kernel,
+    accel: guest_vm::AccelChoice,
+    nonce: u64,
+}
+
+/// Runs a scenario.
+pub fn run(args: &args::Run, programs: &Programs, interrupt: &Interrupt, repeat: &str) -> Result<Ran, Failure> {
+    let mut phases = Phases::start();
+    let plan = plan(args)?;
+    show::progress(&format!("{}: kernel {}, {}", plan.scenario.name, plan.kernel.release, plan.accel.why));
+    phases.done("kernel");
+    let folder = match &args.out {
+        Some(path) => RunFolder::take(path)?,
+        None => RunFolder::fresh(&plan.scenario.name)?,
+    };
+    space::require(folder.path(), (plan.scenario.filesystem.size_mib << 20) + RECORDS_BYTES)?;
+    folder.write(folder::SCENARIO, plan.scenario.to_json())?;
+    folder.write(folder::SCRIPT, plan.script.normalized())?;
+    let mut scratch = Scratch::new(&folder, args.keep_image);
+    interrupt.check()?;
+    build_image(&plan, &scratch.image)?;
+    phases.done("image");
+    interrupt.check()?;
+    let sockets = SocketFolder::new()?;
+    let (told, disk_end) = work(&plan, args, programs, &folder, &scratch, &sockets, interrupt, &mut phases)?;
+    let host = look_at_what_is_left(&plan, args, programs, &folder, &mut scratch, told, disk_end, repeat)?;
+    phases.done("end state");
+    Ok(Ran { folder, host, phases })
+}
+
+fn plan(args: &args::Run) -> Result<Plan, Failure> {
+    let scenario = scenario::load(&args.scenario)?;
+    if let Some(name) = &args.canary {
+        canary(name)?;
+    }
+    let script = script(&scenario)?;
+    check_rules(&scenario, &script, &args.scenario)?;
+    let spec: KernelSpec = args.kernel.parse().map_err(|error: guest_vm::Error| Failure::BadInput(error.to_string()))?;
+    let kernel = kernel::obtain(&spec, &kernel::default_cache()).map_err(infrastructure)?;
+    if !scenario.kernels.include(&kernel.release) {
+        let text = format!("{} is for kernels {}, not for {}", scenario.name, scenario.kernels, kernel.release);
+        return Err(Failure::BadInput(text));
+    }
+    if scenario.lockstep == LockstepMode::Full {
+        dialect::choose(args.dialect.as_deref(), &kernel.release).map_err(Failure::BadInput)?;
+    }
+    let accel = match args.accel {
+        args::Accel::Auto => Accel::Auto,
+        args::Accel::Kvm => Accel::Kvm,
+        args::Accel::Tcg => Accel::Tcg,
+    };
+    let nonce = nonce(&scenario);
+    Ok(Plan { scenario, script, kernel, accel: accel.choose().map_err(infrastructure)?, nonce })
+}
+
+/// A planted mistake by its name.
+pub fn canary(name: &str) -> Result<Mutation, Failure> {
+    let known = || Mutation::ALL.map(Mutation::name).join(", ");
+    Mutation::by_name(name).ok_or_else(|| Failure::BadInput(format!("no mistake is called {name:?}; there are: {}", known())))
+}
+
+fn script(scenario: &Scenario) -> Result<fault_injection::Script, Failure> {
+    let Some(Script { file, text }) = &scenario.faults else { return Ok(fault_injection::Script::empty()) };
+    let name = file.display().to_string();
+    let loaded = fault_injection::load(&[Source { name: &name, text }])
+        .map_err(|problems| Failure::BadInput(problems.to_string()))?;
+    for warning in &loaded.warnings {
+        show::progress(&warning.to_string());
+    }
+    let facts = DeviceFacts {
+        capacity_sectors: scenario.filesystem.size_mib << 11,
+        queues: queues(scenario),
+        logical_block_bytes: loaded.script.device().logical_block_bytes.unwrap_or(512),
+    };
+    let problems = loaded.script.check_device(&facts);
+    if problems.is_empty() {
+        return Ok(loaded.script);
+    }
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Err(Failure::BadInput(lines.join("\n")))
+}
+
+/// A rule that `expect.fired` names must be in the script: a range that nothing counts is a check that cannot fail.
+fn check_rules(scenario: &Scenario, script: &fault_injection::Script, file: &std::path::Path) -> Result<(), Failure> {
+    let normalized: serde_json::Value = serde_json::from_str(&script.normalized()).unwrap_or_default();
+    let list = normalized["rules"].as_array().into_iter().flatten();
+    let rules: BTreeSet<&str> = list.filter_map(|rule| rule["id"].as_str()).collect();
+    let named = scenario.expect.iter().filter_map(|entry| entry.fired.as_ref()).flat_map(|fired| fired.keys());
+    match named.into_iter().find(|rule| !rules.contains(rule.as_str())) {
+        Some(rule) => Err(Failure::BadInput(format!(
+            "{}: /expect: the script has no rule {rule:?}; its rules are {}",
+            file.display(),
+            rules.into_iter().collect::<Vec<_>>().join(", ")
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The past of the disk names the scenario, so that the same scenario has the same image.
+fn nonce(scenario: &Scenario) -> u64 {
+    let hash = Sha256::digest(scenario.to_json().as_bytes());
+    let bytes = hash.iter().take(6).copied();
+    // 48 bits: a number that every JSON reader keeps.
+    bytes.fold(0, |number, byte| number << 8 | u64::from(byte))
+}
+
+fn queues(scenario: &Scenario) -> u16 {
+    let vcpus = u16::try_from(scenario.guest.vcpus).unwrap_or(u16::MAX);
+    vcpus.min(16)
+}
+
+fn infrastructure(error: guest_vm::Error) -> Failure {
+    Failure::infrastructure(error.to_string(), "`guest-tests doctor` lists what a run needs")
+}
+
+/// Files of a run that are gone when it is over, however it ends.
+struct Scratch {
+    image: PathBuf,
+    initramfs: PathBuf,
+    device_trace: PathBuf,
+    keep_image: bool,
+}
+
+impl Scratch {
+    fn new(run: &RunFolder, keep_image: bool) -> Scratch {
+        Scratch {
+            image: run.file(folder::IMAGE),
+            initramfs: run.file(folder::INITRAMFS),
+            device_trace: run.file(folder::DEVICE_TRACE),
+            keep_image,
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mut files = vec![&self.initramfs, &self.device_trace];
+        if !self.keep_image {
+            files.push(&self.image);
+        }
+        for file in files {
+            // What cannot be removed lies in the run's own folder, where the next run removes it.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+fn build_image(plan: &Plan, path: &std::path::Path) -> Result<(), Failure> {
+    let filesystem = &plan.scenario.filesystem;
+    let spec = DiskSpec {
+        path: path.to_owned(),
+        size_mib: filesystem.size_mib,
+        block_bytes: filesystem.block_bytes,
+        mkfs: filesystem.mkfs.clone(),
+    };
+    let nonce = plan.nonce;
+    guest_vm::disk::build(&spec, &|block, bytes| past::fill(nonce, block, bytes)).map_err(infrastructure)?;
+    Ok(())
+}
+
+/// From the start of the disk to its end: the guest's whole life lies between.
+#[allow(clippy::too_many_arguments, reason = "the parts of one run, each owned by another place")]
+fn work(
+    plan: &Plan,
+    args: &args::Run,
+    programs: &Programs,
+    folder: &RunFolder,
+    scratch: &Scratch,
+    sockets: &SocketFolder,
+    interrupt: &Interrupt,
+    phases: &mut Phases,
+) -> Result<(Told, DiskEnd), Failure> {
+    let script = folder.file(folder::SCRIPT);
+    let config = disk::Config {
+        image: &scratch.image,
+        script: plan.scenario.faults.is_some().then_some(script.as_path()),
+        seed: args.seed,
+        queues: queues(&plan.scenario).into(),
+    };
+    let (disk, socket) = Disk::start(programs, folder, sockets, &config)?;
+    initramfs::write(&scratch.initramfs, &programs.guest_init, &plan.kernel).map_err(infrastructure)?;
+    let deadline = Instant::now() + Duration::from_secs(args.time_limit);
+    let mut vm = Vm::start(vm_spec(plan, args, folder, scratch, socket)).map_err(infrastructure)?;
+    let ctl = port(&mut vm, guest_init::protocol::CTL_PORT)?;
+    let trace = port(&mut vm, guest_init::protocol::TRACE_PORT)?;
+    let tracing = Tracing::new(plan)?;
+    let task = Task { symbols: tracing.symbols(), job: job(&plan.scenario), image_sha256: plan.kernel.image_hash.clone() };
+    let around = RefCell::new(Around { disk, vm, tracing, interrupt, deadline, limit_s: args.time_limit, phases });
+    let told = guest::talk(ctl, trace, &task, folder, &around);
+    let Around { mut disk, mut vm, phases, .. } = around.into_inner();
+    let told = the_more_telling(told, &mut disk, &mut vm, interrupt)?;
+    let told = end_of_vm(told, vm, interrupt)?;
+    phases.done("power off");
+    let disk_end = disk.end()?;
+    phases.done("disk end");
+    Ok((told, disk_end))
+}
+
+fn vm_spec(
+    plan: &Plan,
+    args: &args::Run,
+    folder: &RunFolder,
+    scratch: &Scratch,
+    socket: std::os::unix::net::UnixStream,
+) -> VmSpec {
+    let guest = &plan.scenario.guest;
+    VmSpec {
+        vmlinux: plan.kernel.vmlinux.clone(),
+        initramfs: scratch.initramfs.clone(),
+        cmdline: String::new(),
+        accel: plan.accel.clone(),
+        vcpus: guest.vcpus,
+        memory_mib: guest.memory_mib,
+        disk: guest_vm::Disk::VhostUser { socket, num_queues: queues(&plan.scenario) },
+        ports: vec![guest_init::protocol::CTL_PORT.into(), guest_init::protocol::TRACE_PORT.into()],
+        console_log: folder.file(folder::CONSOLE),
+        qemu_log: folder.file(folder::QEMU_LOG),
+        extra: guest.qemu.clone(),
+        // Our own limit comes first and can say more; this one holds if we cannot look.
+        time_limit: Duration::from_secs(args.time_limit) + POWER_OFF_LIMIT,
+    }
+}
+
+fn port(vm: &mut Vm, name: &str) -> Result<std::os::unix::net::UnixStream, Failure> {
+    vm.port(name).ok_or_else(|| Failure::infrastructure(format!("QEMU has no port {name}"), ""))
+}
+
+fn job(scenario: &Scenario) -> Job {
+    let queue = |file: &str, value: String, optional: bool| Setting {
+        path: format!("/sys/block/vda/queue/{file}"),
+        value,
+        optional,
+    };
+    let guest = &scenario.guest;
+    Job {
+        on_disk: vec![
+            queue("scheduler", guest.scheduler.clone(), false),
+            queue("nomerges", guest.nomerges.to_string(), false),
+            // A kernel without write-back throttling needs no setting of it.
+            queue("wbt_lat_usec", guest.wbt_lat_usec.to_string(), true),
+        ],
+        mount: Some(Mount { fstype: "ext4".into(), options: scenario.filesystem.mount.join(",") }),
+        ..Job::ext4(scenario.workload.clone())
+    }
+}
+
+/// What is known of the kernel before it runs, and the plan made from it.
+struct Tracing {
+    facts: Option<KernelFacts>,
+    elf: Vec<u8>,
+}
+
+impl Tracing {
+    /// A kernel without type information is run all the same: findings and end state need no trace.
+    fn new(plan: &Plan) -> Result<Tracing, Failure> {
+        let elf = std::fs::read(&plan.kernel.vmlinux).at("read", &plan.kernel.vmlinux)?;
+        match KernelFacts::from_vmlinux(&elf) {
+            Ok(facts) => Ok(Tracing { facts: Some(facts), elf }),
+            Err(error) => {
+                show::progress(&format!("no lockstep: {error}"));
+                Ok(Tracing { facts: None, elf })
+            }
+        }
+    }
+
+    fn symbols(&self) -> Vec<String> {
+        let facts = self.facts.iter();
+        facts.flat_map(|facts| facts.needed_symbols()).map(str::to_owned).collect()
+    }
+}
+
+/// What the talk with the guest needs of everything else.
+struct Around<'a> {
+    disk: Disk,
+    vm: Vm,
+    tracing: Tracing,
+    interrupt: &'a Interrupt,
+    deadline: Instant,
+    limit_s: u64,
+    phases: &'a mut Phases,
+}
+
+impl Surroundings for Around<'_> {
+    fn watch(&mut self) -> Result<(), Stop> {
+        self.interrupt.check()?;
+        self.disk.check_alive()?;
+        if Instant::now() >= self.deadline {
+            return Err(Stop::TimeLimit { seconds: self.limit_s });
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, name: &str) -> Result<(), Failure> {
+        self.disk.mark(name, self.interrupt)
+    }
+
+    fn plan(&mut self, symbols: &[SymbolAddress]) -> Result<Option<ProbePlan>, Failure> {
+        let Some(facts) = &self.tracing.facts else { return Ok(None) };
+        match kernel_trace::plan(facts, &self.tracing.elf, symbols) {
+            Ok(plan) => Ok(Some(plan)),
+            Err(error) => {
+                show::progress(&format!("no lockstep: {error}"));
+                Ok(None)
+            }
+        }
+    }
+
+    fn reached(&mut self, point: Point<'_>) {
+        match point {
+            Point::Up => {
+                self.vm.guest_spoke();
+                self.phases.done("boot");
+            }
+            Point::Mounted => self.phases.done("probes and mount"),
+            Point::Op(op) => show::progress(&format!("  {op}")),
+            Point::Done => self.phases.done("workload"),
+        }
+    }
+}
+
+/// A process that ends takes its streams along, and the break is seen before its reason. So when a talk broke off, what
+/// may have broken it is looked at again.
+fn the_more_telling(
+    told: Result<Told, Failure>,
+    disk: &mut Disk,
+    vm: &mut Vm,
+    interrupt: &Interrupt,
+) -> Result<Told, Failure> {
+    interrupt.check()?;
+    match &told {
+        Ok(Told { end: GuestEnd::Done, .. }) => told,
+        Ok(Told { end: GuestEnd::TimeLimit { .. }, .. }) => told,
+        _ => {
+            std::thread::sleep(Duration::from_millis(100));
+            interrupt.check()?;
+            disk.check_alive()?;
+            match vm.life().map_err(infrastructure)? {
+                Life::Ended(end @ End::Failed { .. }) => Err(Failure::infrastructure(end.to_string(), "the run is not judged")),
+                _ => told,
+            }
+        }
+    }
+}
+
+/// Waits for QEMU's end where the guest has powered off, and ends it where the guest is stuck.
+fn end_of_vm(mut told: Told, mut vm: Vm, interrupt: &Interrupt) -> Result<Told, Failure> {
+    let deadline = Instant::now() + POWER_OFF_LIMIT;
+    let patience = |told: &Told| matches!(told.end, GuestEnd::Done | GuestEnd::Died { .. });
+    while patience(&told) && Instant::now() < deadline && !matches!(vm.life().map_err(infrastructure)?, Life::Ended(_)) {
+        interrupt.check()?;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let end = vm.kill().map_err(infrastructure)?;
+    match (&told.end, &end) {
+        (GuestEnd::Done, End::PoweredOff) | (GuestEnd::TimeLimit { .. }, _) => {}
+        (GuestEnd::Done, End::Failed { .. }) | (GuestEnd::Died { .. }, End::Failed { .. }) => {
+            return Err(Failure::infrastructure(end.to_string(), "the run is not judged"));
+        }
+        (GuestEnd::Done, _) => told.end = GuestEnd::Died { why: format!("the guest did not power off: {end}") },
+        (GuestEnd::Died { why }, _) => told.end = GuestEnd::Died { why: format!("{why}: {end}") },
+    }
+    Ok(told)
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one run, each owned by another place")]
+fn look_at_what_is_left(
+    plan: &Plan,
+    args: &args::Run,
+    programs: &Programs,
+    folder: &RunFolder,
+    scratch: &mut Scratch,
+    told: Told,
+    disk_end: DiskEnd,
+    repeat: &str,
+) -> Result<Host, Failure> {
+    folder.write(folder::DEVICE, disk::print_trace(programs, &scratch.device_trace)?)?;
+    folder.write_lines(folder::OPS, OpLine::pair(&plan.scenario.workload, &told.ops))?;
+    let sound = told.unmounted && told.end == GuestEnd::Done;
+    let e2fsck = if sound { Some(end_state::e2fsck(&scratch.image)?) } else { None };
+    let paths: BTreeSet<String> =
+        plan.scenario.expect.iter().flat_map(|entry| entry.image.keys().cloned()).filter(|_| sound).collect();
+    let image = end_state::contents(
+        &scratch.image,
+        &folder.file(folder::INITRAMFS),
+        &paths,
+        &plan.scenario.workload,
+        plan.scenario.filesystem.block_bytes.into(),
+    )?;
+    Ok(Host {
+        guest_tests: crate::programs::VERSION.to_owned(),
+        kernel: host::Kernel {
+            release: told.hello.release,
+            build: told.hello.build,
+            image_sha256: plan.kernel.image_hash.clone(),
+        },
+        dialect: args.dialect.clone(),
+        canary: args.canary.clone(),
+        seed: args.seed,
+        nonce: plan.nonce,
+        accel: plan.accel.name().to_owned(),
+        guest_end: told.end,
+        mount_errors: told.mount_errors,
+        expect_unmet: disk_end == DiskEnd::ExpectUnmet,
+        e2fsck,
+        image,
+        phases: Vec::new(),
+        repeat: repeat.to_owned(),
+    })
+}
