@@ -87,8 +87,21 @@ struct Numbered {
 #[derive(Deserialize)]
 #[serde(tag = "ev", rename_all = "snake_case")]
 enum Line {
-    Issue { seq: u64, session: u32, queue: u16, op: Option<Op>, sector: u64, sectors: u64, t_ns: u64 },
-    Complete { seq: u64, status: u8, host_error: bool, t_ns: u64 },
+    Issue {
+        seq: u64,
+        session: u32,
+        queue: u16,
+        op: Option<Op>,
+        sector: u64,
+        sectors: u64,
+        t_ns: u64,
+    },
+    Complete {
+        seq: u64,
+        status: u8,
+        host_error: bool,
+        t_ns: u64,
+    },
     Trailer(Trailer),
     #[serde(other)]
     Other,
@@ -110,7 +123,16 @@ pub fn read(text: &str) -> Result<DeviceRecord, String> {
             Line::Issue { seq, session, queue, op: Some(op), sector, sectors, t_ns } => {
                 place.insert(seq, record.requests.len());
                 record.queues = record.queues.max(queue + 1);
-                record.requests.push(Request { seq, session, queue, op, sector, sectors, arrived_ns: t_ns, answer: None });
+                record.requests.push(Request {
+                    seq,
+                    session,
+                    queue,
+                    op,
+                    sector,
+                    sectors,
+                    arrived_ns: t_ns,
+                    answer: None,
+                });
             }
             Line::Complete { seq, status, host_error, t_ns } => {
                 if let Some(&at) = place.get(&seq) {
@@ -193,6 +215,7 @@ pub fn read_decisions(text: &str) -> Result<Decisions, String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
     use super::*;
 

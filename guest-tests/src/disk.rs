@@ -71,12 +71,13 @@ impl Disk {
         Ok((Disk { child, control_path, control: None, log, next_id: 1 }, ours))
     }
 
-    /// Fails if the process has ended.
-    pub fn check_alive(&mut self) -> Result<(), Failure> {
-        match self.child.try_wait() {
-            Ok(None) => Ok(()),
-            Ok(Some(status)) => Err(self.ended_early(status)),
-            Err(error) => Err(Failure::infrastructure(format!("cannot ask after vhost-blk: {error}"), "")),
+    /// Whether it still runs. One that ended by itself because its front-end left is no failure here; whoever knows the
+    /// front-end asks why.
+    pub fn is_running(&mut self) -> Result<bool, Failure> {
+        match self.child.try_wait().at("ask after", "vhost-blk")? {
+            None => Ok(true),
+            Some(status) if status.success() => Ok(false),
+            Some(status) => Err(self.ended_early(status)),
         }
     }
 
@@ -91,7 +92,12 @@ impl Disk {
         }
     }
 
-    fn ask(&mut self, verb: &str, args: serde_json::Value, interrupt: &Interrupt) -> Result<serde_json::Value, Failure> {
+    fn ask(
+        &mut self,
+        verb: &str,
+        args: serde_json::Value,
+        interrupt: &Interrupt,
+    ) -> Result<serde_json::Value, Failure> {
         let id = self.next_id;
         self.next_id += 1;
         let mut request = serde_json::json!({ "id": id, "verb": verb });
@@ -117,7 +123,9 @@ impl Disk {
     fn control(&mut self, interrupt: &Interrupt) -> Result<&mut BufReader<UnixStream>, Failure> {
         while self.control.is_none() {
             interrupt.check()?;
-            self.check_alive()?;
+            if !self.is_running()? {
+                return Err(Failure::infrastructure("vhost-blk is gone, so no mark can be set", ""));
+            }
             match UnixStream::connect(&self.control_path) {
                 Ok(stream) => {
                     stream.set_read_timeout(Some(END_LIMIT)).at("set up", &self.control_path)?;
@@ -136,7 +144,10 @@ impl Disk {
         match status.signal() {
             Some(libc::SIGKILL) => {
                 let limit = END_LIMIT.as_secs();
-                Err(Failure::infrastructure(format!("vhost-blk was killed, or did not end within {limit} s of SIGTERM"), ""))
+                Err(Failure::infrastructure(
+                    format!("vhost-blk was killed, or did not end within {limit} s of SIGTERM"),
+                    "",
+                ))
             }
             _ => self.ended(status),
         }
@@ -156,9 +167,10 @@ impl Disk {
         match (status.code(), status.signal()) {
             (Some(2), _) => Failure::BadInput(said),
             (Some(4), _) => Failure::infrastructure(format!("the disk failed on the host: {said}"), ""),
-            (_, Some(signal)) => {
-                Failure::infrastructure(format!("vhost-blk was killed by signal {signal}, so the run is not judged"), "")
-            }
+            (_, Some(signal)) => Failure::infrastructure(
+                format!("vhost-blk was killed by signal {signal}, so the run is not judged"),
+                "",
+            ),
             _ => Failure::infrastructure(format!("vhost-blk ended too early ({status}): {said}"), ""),
         }
     }

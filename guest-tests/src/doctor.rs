@@ -152,7 +152,12 @@ fn kernel_needs(wanted: Option<&str>) -> Vec<Need> {
     let spec: KernelSpec = match text.parse() {
         Ok(spec) => spec,
         Err(error) => {
-            return vec![Need::of::<String>(&name, Err(format!("{error}")), State::Missing, "name another with --kernel")];
+            return vec![Need::of::<String>(
+                &name,
+                Err(format!("{error}")),
+                State::Missing,
+                "name another with --kernel",
+            )];
         }
     };
     let cache = kernel::default_cache();
@@ -165,9 +170,16 @@ fn kernel_needs(wanted: Option<&str>) -> Vec<Need> {
         Ok(Some(kernel)) => kernel_found(&name, &kernel),
         Ok(None) => {
             let why = format!("not in {} yet", cache.display());
-            vec![Need::of::<String>(&name, Err(why), State::Advice, "nothing needs mending: the first run downloads it")]
+            vec![Need::of::<String>(
+                &name,
+                Err(why),
+                State::Advice,
+                "nothing needs mending: the first run downloads it",
+            )]
         }
-        Err(error) => vec![Need::of::<String>(&name, Err(error.to_string()), State::Missing, "name another with --kernel")],
+        Err(error) => {
+            vec![Need::of::<String>(&name, Err(error.to_string()), State::Missing, "name another with --kernel")]
+        }
     }
 }
 

@@ -67,6 +67,7 @@ fn dump(image: &Path, scratch: &Path, path: &str) -> Result<Option<Vec<u8>>, Fai
 }
 
 fn tool(name: &str) -> Result<PathBuf, Failure> {
-    programs::on_host(name)
-        .ok_or_else(|| Failure::infrastructure(format!("{name} is not installed"), "run scripts/setup (Debian package e2fsprogs)"))
+    programs::on_host(name).ok_or_else(|| {
+        Failure::infrastructure(format!("{name} is not installed"), "run scripts/setup (Debian package e2fsprogs)")
+    })
 }

@@ -220,7 +220,8 @@ mod tests {
     fn exit_codes_follow_verdict_findings_and_fired() {
         use Outcome::{Allowed, Different, Same, Unjudged};
         let none = vec![];
-        let cases: &[(Outcome, &[Finding], &[&str], u8, bool)] = &[
+        type Case<'a> = (Outcome, &'a [Finding], &'a [&'a str], u8, bool);
+        let cases: &[Case<'_>] = &[
             (Same, &none, &[], 0, true),
             (Allowed, &none, &[], 0, true),
             (Different, &none, &[], 1, false),
@@ -243,7 +244,8 @@ mod tests {
         let idle = fired(0);
         let conclusion = conclude(&Expectation::default(), &seen(Outcome::Same, &[], &idle));
         assert_eq!((conclusion.outcome, conclusion.exit_code), (Outcome::Unjudged, 3));
-        let meant = Expectation { fired: Some([("w3".to_owned(), Times(0, Some(0)))].into()), ..Expectation::default() };
+        let meant =
+            Expectation { fired: Some([("w3".to_owned(), Times(0, Some(0)))].into()), ..Expectation::default() };
         assert_eq!(conclude(&meant, &seen(Outcome::Same, &[], &idle)).exit_code, 0);
         let no_rules = BTreeMap::new();
         assert_eq!(conclude(&Expectation::default(), &seen(Outcome::Same, &[], &no_rules)).exit_code, 0);
@@ -265,7 +267,8 @@ mod tests {
 
     #[test]
     fn a_rule_outside_its_range_fails_the_run_and_the_reason_names_it() {
-        let expected = Expectation { fired: Some([("w3".to_owned(), Times(1, Some(1)))].into()), ..Expectation::default() };
+        let expected =
+            Expectation { fired: Some([("w3".to_owned(), Times(1, Some(1)))].into()), ..Expectation::default() };
         let conclusion = conclude(&expected, &seen(Outcome::Same, &[], &fired(2)));
         assert_eq!(conclusion.exit_code, 1);
         assert!(conclusion.why.contains("rule w3 fired 2 times, expected was 1"), "{}", conclusion.why);

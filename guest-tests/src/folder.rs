@@ -51,11 +51,28 @@ pub const INITRAMFS: &str = "initramfs.cpio";
 
 /// Everything that a run may leave. A folder with any other file is not ours to write into.
 const ALL: &[&str] = &[
-    SCENARIO, SCRIPT, DEVICE, DECISIONS, OPS, GUEST_RAW, GUEST_LOG, PROBES, GUEST, REPLICA, VERDICT, CONSOLE, QEMU_LOG,
-    REPORT, DISK_LOG, HOST, IMAGE, DEVICE_TRACE, INITRAMFS,
+    SCENARIO,
+    SCRIPT,
+    DEVICE,
+    DECISIONS,
+    OPS,
+    GUEST_RAW,
+    GUEST_LOG,
+    PROBES,
+    GUEST,
+    REPLICA,
+    VERDICT,
+    CONSOLE,
+    QEMU_LOG,
+    REPORT,
+    DISK_LOG,
+    HOST,
+    IMAGE,
+    DEVICE_TRACE,
+    INITRAMFS,
 ];
 
-/// A folder that this run alone writes into, for as long as the value lives.
+/// A folder that no other run writes into for as long as the value lives.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -66,7 +83,7 @@ impl RunFolder {
     /// Takes `path` for a new run: makes it, or empties what an earlier run left in it.
     pub fn take(path: &Path) -> Result<RunFolder, Failure> {
         fs::create_dir_all(path).at("make the run's folder", path)?;
-        let folder = RunFolder { path: path.to_owned(), _lock: lock(path)? };
+        let folder = RunFolder { path: path.to_owned(), _lock: lock(path, FlockArg::LockExclusiveNonblock)? };
         let found = foreign_files(path)?;
         if let Some(name) = found.first() {
             return Err(Failure::BadInput(format!(
@@ -101,7 +118,7 @@ impl RunFolder {
             let text = format!("{} is not the folder of a run (it has no {HOST})", path.display());
             return Err(Failure::BadInput(text));
         }
-        Ok(RunFolder { path: path.to_owned(), _lock: lock(path)? })
+        Ok(RunFolder { path: path.to_owned(), _lock: lock(path, FlockArg::LockSharedNonblock)? })
     }
 
     /// The folder itself.
@@ -148,9 +165,9 @@ impl RunFolder {
     }
 }
 
-fn lock(path: &Path) -> Result<Flock<File>, Failure> {
+fn lock(path: &Path, how: FlockArg) -> Result<Flock<File>, Failure> {
     let folder = File::open(path).at("open", path)?;
-    Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|_| {
+    Flock::lock(folder, how).map_err(|_| {
         Failure::BadInput(format!("another run is using {}; name another folder with --out", path.display()))
     })
 }
@@ -175,6 +192,7 @@ fn remove_if_there(path: &Path) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
     use super::*;
 

@@ -49,6 +49,7 @@ pub struct ReplicaLine<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
     use super::*;
     use writeback_events::{IoEndId, TaskId};

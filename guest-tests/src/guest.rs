@@ -188,7 +188,12 @@ struct Ears<'a> {
 }
 
 impl<'a> Ears<'a> {
-    fn new(run: &'a RunFolder, trace: UnixStream, raw: &std::path::Path, image_sha256: &str) -> Result<Ears<'a>, Failure> {
+    fn new(
+        run: &'a RunFolder,
+        trace: UnixStream,
+        raw: &std::path::Path,
+        image_sha256: &str,
+    ) -> Result<Ears<'a>, Failure> {
         let log_path = run.file(folder::GUEST_LOG);
         let log = BufWriter::new(File::create(&log_path).at("create", &log_path)?);
         Ok(Ears {
@@ -216,7 +221,9 @@ impl<'a> Ears<'a> {
             FromGuest::OpEnd(end) => self.ops.push(end.clone()),
             FromGuest::Mark { name, .. } => surroundings.borrow_mut().mark(name)?,
             FromGuest::Unmounted { errno: None } => self.unmounted = true,
-            FromGuest::Unmounted { errno: Some(errno) } => self.mount_errors.push(format!("umount failed with {errno}")),
+            FromGuest::Unmounted { errno: Some(errno) } => {
+                self.mount_errors.push(format!("umount failed with {errno}"))
+            }
             _ => {}
         }
         Ok(())

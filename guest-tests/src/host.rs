@@ -93,7 +93,10 @@ impl Host {
     pub fn read(folder: &RunFolder) -> Result<Host, Failure> {
         let text = folder.read_text(folder::HOST)?;
         serde_json::from_str(&text).map_err(|error| {
-            Failure::BadInput(format!("{}: {error}; the folder is of another version", folder.file(folder::HOST).display()))
+            Failure::BadInput(format!(
+                "{}: {error}; the folder is of another version",
+                folder.file(folder::HOST).display()
+            ))
         })
     }
 

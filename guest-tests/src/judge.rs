@@ -155,7 +155,11 @@ fn gaps(recorded: &Recorded, trace: &Decoded, device: &DeviceRecord) -> Vec<Stri
     gaps.extend(recorded.decisions.as_ref().err().cloned());
     if let Some(first) = trace.unplaced.first() {
         let place = first.place.map_or(String::new(), |place| format!(" at counter {}", place.seq));
-        gaps.push(format!("{} trace events could not be placed, the first{place}: {}", trace.unplaced.len(), first.why));
+        gaps.push(format!(
+            "{} trace events could not be placed, the first{place}: {}",
+            trace.unplaced.len(),
+            first.why
+        ));
     }
     gaps
 }

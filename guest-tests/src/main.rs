@@ -68,7 +68,11 @@ fn judge_again(args: &Args, replay: &Replay) -> Result<u8, Failure> {
     let judged = judge::judge(&recorded)?;
     let before = folder.read(folder::VERDICT).unwrap_or_default();
     let same = judged.verdict.to_json().as_bytes() == before;
-    show::progress(if same { "the same verdict as in the folder, byte for byte" } else { "not the verdict in the folder" });
+    show::progress(if same {
+        "the same verdict as in the folder, byte for byte"
+    } else {
+        "not the verdict in the folder"
+    });
     Ok(print(args, &judged.verdict, folder.path(), &command_line()))
 }
 

@@ -138,9 +138,7 @@ fn matched(device: Option<&DeviceRecord>, comparison: Option<&crate::differ::Jud
 
 fn expected(judged: &Judged) -> Expected {
     let expected = &judged.expected;
-    let times = |(rule, times): (&String, &crate::expectation::Times)| {
-        (rule.clone(), (times.0, times.1))
-    };
+    let times = |(rule, times): (&String, &crate::expectation::Times)| (rule.clone(), (times.0, times.1));
     Expected {
         verdict: expected.verdict.map(|verdict| verdict.to_string()),
         findings: expected.findings.iter().cloned().collect(),

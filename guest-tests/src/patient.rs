@@ -78,6 +78,7 @@ impl<W: FnMut() -> Result<(), Stop>> Read for Patient<W> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Write};

@@ -18,10 +18,8 @@ pub struct Programs {
 
 /// Finds both, beside this program or where the user says, and refuses another version.
 pub fn find(vhost_blk: Option<&Path>, guest_init: Option<&Path>) -> Result<Programs, Failure> {
-    let programs = Programs {
-        vhost_blk: locate("vhost-blk", vhost_blk)?,
-        guest_init: locate("guest-init", guest_init)?,
-    };
+    let programs =
+        Programs { vhost_blk: locate("vhost-blk", vhost_blk)?, guest_init: locate("guest-init", guest_init)? };
     same_version("vhost-blk", &programs.vhost_blk)?;
     same_version("guest-init", &programs.guest_init)?;
     Ok(programs)
@@ -50,17 +48,19 @@ fn beside_us(name: &str) -> Result<PathBuf, Failure> {
 
 /// Asks a program for its version and compares it with ours.
 pub fn same_version(name: &str, path: &Path) -> Result<(), Failure> {
-    let output = Command::new(path)
-        .arg("--version")
-        .output()
-        .map_err(|error| Failure::infrastructure(format!("cannot start {}: {error}", path.display()), "run scripts/build"))?;
+    let output = Command::new(path).arg("--version").output().map_err(|error| {
+        Failure::infrastructure(format!("cannot start {}: {error}", path.display()), "run scripts/build")
+    })?;
     let said = String::from_utf8_lossy(&output.stdout);
     let version = said.split_whitespace().nth(1).unwrap_or("unknown");
     if version == VERSION {
         return Ok(());
     }
     Err(Failure::infrastructure(
-        format!("{} is version {version} of {name}, this is guest-tests {VERSION}; they must be of one build", path.display()),
+        format!(
+            "{} is version {version} of {name}, this is guest-tests {VERSION}; they must be of one build",
+            path.display()
+        ),
         "run scripts/build",
     ))
 }

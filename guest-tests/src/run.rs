@@ -34,6 +34,9 @@ use std::time::{Duration, Instant};
 /// What a guest may take to end once everything has arrived.
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long QEMU may outlive its disk; both end at power off, in no certain order.
+const ALONE_LIMIT: Duration = Duration::from_secs(2);
+
 /// Room for a trace, logs and a report, beside the image.
 const RECORDS_BYTES: u64 = 256 << 20;
 
@@ -89,7 +92,8 @@ fn plan(args: &args::Run) -> Result<Plan, Failure> {
     }
     let script = script(&scenario)?;
     check_rules(&scenario, &script, &args.scenario)?;
-    let spec: KernelSpec = args.kernel.parse().map_err(|error: guest_vm::Error| Failure::BadInput(error.to_string()))?;
+    let spec: KernelSpec =
+        args.kernel.parse().map_err(|error: guest_vm::Error| Failure::BadInput(error.to_string()))?;
     let kernel = kernel::obtain(&spec, &kernel::default_cache()).map_err(infrastructure)?;
     if !scenario.kernels.include(&kernel.release) {
         let text = format!("{} is for kernels {}, not for {}", scenario.name, scenario.kernels, kernel.release);
@@ -110,7 +114,8 @@ fn plan(args: &args::Run) -> Result<Plan, Failure> {
 /// A planted mistake by its name.
 pub fn canary(name: &str) -> Result<Mutation, Failure> {
     let known = || Mutation::ALL.map(Mutation::name).join(", ");
-    Mutation::by_name(name).ok_or_else(|| Failure::BadInput(format!("no mistake is called {name:?}; there are: {}", known())))
+    Mutation::by_name(name)
+        .ok_or_else(|| Failure::BadInput(format!("no mistake is called {name:?}; there are: {}", known())))
 }
 
 fn script(scenario: &Scenario) -> Result<fault_injection::Script, Failure> {
@@ -238,8 +243,18 @@ fn work(
     let ctl = port(&mut vm, guest_init::protocol::CTL_PORT)?;
     let trace = port(&mut vm, guest_init::protocol::TRACE_PORT)?;
     let tracing = Tracing::new(plan)?;
-    let task = Task { symbols: tracing.symbols(), job: job(&plan.scenario), image_sha256: plan.kernel.image_hash.clone() };
-    let around = RefCell::new(Around { disk, vm, tracing, interrupt, deadline, limit_s: args.time_limit, phases });
+    let task =
+        Task { symbols: tracing.symbols(), job: job(&plan.scenario), image_sha256: plan.kernel.image_hash.clone() };
+    let around = RefCell::new(Around {
+        disk,
+        vm,
+        tracing,
+        interrupt,
+        deadline,
+        limit_s: args.time_limit,
+        alone_since: None,
+        phases,
+    });
     let told = guest::talk(ctl, trace, &task, folder, &around);
     let Around { mut disk, mut vm, phases, .. } = around.into_inner();
     let told = the_more_telling(told, &mut disk, &mut vm, interrupt)?;
@@ -331,13 +346,38 @@ struct Around<'a> {
     interrupt: &'a Interrupt,
     deadline: Instant,
     limit_s: u64,
+    /// Since when the disk has been gone although QEMU runs.
+    alone_since: Option<Instant>,
     phases: &'a mut Phases,
+}
+
+impl Around<'_> {
+    /// A disk ends when QEMU does. Where it ends before, the guest would wait for ever.
+    fn check_disk(&mut self) -> Result<(), Failure> {
+        if self.disk.is_running()? {
+            return Ok(());
+        }
+        check_qemu(&mut self.vm)?;
+        let since = *self.alone_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < ALONE_LIMIT {
+            return Ok(());
+        }
+        Err(Failure::infrastructure("vhost-blk ended while the guest was at work", "the run is not judged"))
+    }
+}
+
+/// Fails if QEMU has ended otherwise than by its guest.
+fn check_qemu(vm: &mut Vm) -> Result<(), Failure> {
+    match vm.life().map_err(infrastructure)? {
+        Life::Ended(end @ End::Failed { .. }) => Err(Failure::infrastructure(end.to_string(), "the run is not judged")),
+        _ => Ok(()),
+    }
 }
 
 impl Surroundings for Around<'_> {
     fn watch(&mut self) -> Result<(), Stop> {
         self.interrupt.check()?;
-        self.disk.check_alive()?;
+        self.check_disk()?;
         if Instant::now() >= self.deadline {
             return Err(Stop::TimeLimit { seconds: self.limit_s });
         }
@@ -387,11 +427,9 @@ fn the_more_telling(
         _ => {
             std::thread::sleep(Duration::from_millis(100));
             interrupt.check()?;
-            disk.check_alive()?;
-            match vm.life().map_err(infrastructure)? {
-                Life::Ended(end @ End::Failed { .. }) => Err(Failure::infrastructure(end.to_string(), "the run is not judged")),
-                _ => told,
-            }
+            check_qemu(vm)?;
+            disk.is_running()?;
+            told
         }
     }
 }
@@ -400,7 +438,8 @@ fn the_more_telling(
 fn end_of_vm(mut told: Told, mut vm: Vm, interrupt: &Interrupt) -> Result<Told, Failure> {
     let deadline = Instant::now() + POWER_OFF_LIMIT;
     let patience = |told: &Told| matches!(told.end, GuestEnd::Done | GuestEnd::Died { .. });
-    while patience(&told) && Instant::now() < deadline && !matches!(vm.life().map_err(infrastructure)?, Life::Ended(_)) {
+    while patience(&told) && Instant::now() < deadline && !matches!(vm.life().map_err(infrastructure)?, Life::Ended(_))
+    {
         interrupt.check()?;
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -51,9 +51,10 @@ pub struct Script {
 }
 
 /// Kernels a scenario is meant for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Kernels {
     /// `"any"`
+    #[default]
     Any,
     /// Versions or beginnings of versions.
     These(Vec<String>),
@@ -223,12 +224,6 @@ impl std::fmt::Display for Kernels {
     }
 }
 
-impl Default for Kernels {
-    fn default() -> Kernels {
-        Kernels::Any
-    }
-}
-
 impl<'de> Deserialize<'de> for Kernels {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Kernels, D::Error> {
         use serde::de::Error;
@@ -320,7 +315,9 @@ impl<'a> Reader<'a> {
             return Err(self.wrong("/name", "a name has small letters, digits and '-' only (it names folders)"));
         }
         if scenario.workload.is_empty() {
-            return Err(self.wrong("/workload", "nothing is done, so nothing could be judged; name at least one operation"));
+            return Err(
+                self.wrong("/workload", "nothing is done, so nothing could be judged; name at least one operation")
+            );
         }
         Ok(())
     }
@@ -398,6 +395,7 @@ fn pointer_of(path: &serde_path_to_error::Path) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
     use super::*;
 

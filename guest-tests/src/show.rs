@@ -34,13 +34,21 @@ pub fn verdict(verdict: &Verdict, folder: &Path, repeat: &str) -> String {
         line("finding", &format!("{}: {}", finding.id, finding.what));
     }
     if let Some(difference) = &verdict.first_difference {
-        let said = difference.get("text").and_then(|text| text.as_str()).map(str::to_owned);
-        line("difference", &said.unwrap_or_else(|| difference.to_string()));
+        line("parts at", &parts_at(difference));
     }
     line("report", &folder.join(crate::folder::REPORT).display().to_string());
     line("folder", &folder.display().to_string());
     line("again", repeat);
     text
+}
+
+/// Both sides of the first difference, each as its event.
+fn parts_at(difference: &serde_json::Value) -> String {
+    let side = |name: &str| match &difference[name] {
+        serde_json::Value::Null => "nothing".to_owned(),
+        event => event.to_string(),
+    };
+    format!("counter {}: guest {}, replica {}", difference["seq"], side("guest"), side("replica"))
 }
 
 fn headline(verdict: &Verdict) -> String {
@@ -71,7 +79,11 @@ pub fn lockstep_of(outcome: Outcome) -> Lockstep {
 /// A word of a command line as a shell takes it.
 pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]

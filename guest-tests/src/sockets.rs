@@ -24,7 +24,8 @@ impl SocketFolder {
     pub fn new() -> Result<SocketFolder, Failure> {
         remove_abandoned();
         let parent = parent();
-        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent).at("make a folder for sockets in", parent)?;
+        let dir =
+            tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent).at("make a folder for sockets in", parent)?;
         let file = File::open(dir.path()).at("open", dir.path())?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, errno)| Failure::io("lock", dir.path(), &errno.into()))?;
@@ -59,6 +60,7 @@ fn is_abandoned(path: &Path) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
     use super::*;
 

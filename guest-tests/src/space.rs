@@ -23,6 +23,7 @@ pub fn require(path: &Path, bytes: u64) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
     use super::*;
 

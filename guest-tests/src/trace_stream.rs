@@ -95,7 +95,8 @@ fn receive(stream: UnixStream, header: &Receiver<Header>, path: &Path) -> Result
     // Without a job there is no header, and nothing that could need one.
     let Ok(header) = header.recv() else { return Ok(Outcome::Nothing) };
     let file = File::create(path).at("create", path)?;
-    let mut writer = Writer::new(BufWriter::with_capacity(1 << 16, file)).map_err(|error| container_failure(path, error))?;
+    let mut writer =
+        Writer::new(BufWriter::with_capacity(1 << 16, file)).map_err(|error| container_failure(path, error))?;
     writer.header(&header).map_err(|error| container_failure(path, error))?;
     for frame in &mut frames {
         match frame {

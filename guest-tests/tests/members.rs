@@ -45,7 +45,8 @@ fn every_member_knows_only_those_it_may() {
     let listed: BTreeSet<&str> = ALLOWED.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, listed, "a new member needs its line here");
     for (name, allowed) in ALLOWED {
-        let known: BTreeSet<&str> = members[*name].iter().map(String::as_str).filter(|dep| names.contains(dep)).collect();
+        let known: BTreeSet<&str> =
+            members[*name].iter().map(String::as_str).filter(|dep| names.contains(dep)).collect();
         let allowed: BTreeSet<&str> = allowed.iter().copied().collect();
         assert!(known.is_subset(&allowed), "{name} may know {allowed:?}, but knows {known:?}");
     }

@@ -67,8 +67,19 @@ impl Ran {
 
     fn must_have_every_file(&self) {
         for file in [
-            "scenario.json", "script.normalized.json", "device.jsonl", "decisions.jsonl", "ops.jsonl", "guest.raw",
-            "guest.log", "probes.txt", "guest.jsonl", "replica.jsonl", "verdict.json", "console.log", "qemu.log",
+            "scenario.json",
+            "script.normalized.json",
+            "device.jsonl",
+            "decisions.jsonl",
+            "ops.jsonl",
+            "guest.raw",
+            "guest.log",
+            "probes.txt",
+            "guest.jsonl",
+            "replica.jsonl",
+            "verdict.json",
+            "console.log",
+            "qemu.log",
             "report.html",
         ] {
             assert!(self.folder.path().join(file).is_file(), "{file} is missing");
@@ -85,14 +96,21 @@ fn start(args: &[&std::ffi::OsStr]) -> Output {
 fn run(name: &str, more: &[&str]) -> Ran {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let scenario = scenario(name);
-    let mut args: Vec<&std::ffi::OsStr> = vec!["run".as_ref(), scenario.as_ref(), "--out".as_ref(), folder.path().as_ref()];
+    let mut args: Vec<&std::ffi::OsStr> =
+        vec!["run".as_ref(), scenario.as_ref(), "--out".as_ref(), folder.path().as_ref()];
     args.extend(["--format", "json", "--time-limit", "600"].map(std::ffi::OsStr::new));
     args.extend(more.iter().map(std::ffi::OsStr::new));
     let output = start(&args);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    let verdict = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("no JSON on stdout ({error}): {stderr}"));
+    let verdict =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("no JSON on stdout ({error}): {stderr}"));
     let ran = Ran { folder, code: output.status.code(), verdict, stderr };
-    assert_ne!(ran.code, Some(4), "this machine cannot run guests; `guest-tests doctor` says what mends it: {}", ran.stderr);
+    assert_ne!(
+        ran.code,
+        Some(4),
+        "this machine cannot run guests; `guest-tests doctor` says what mends it: {}",
+        ran.stderr
+    );
     ran
 }
 

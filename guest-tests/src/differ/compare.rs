@@ -5,7 +5,8 @@
 //! 1. **Same, in turn.** Of an io_end, a request or an operation the two sides say the same, in the same order. Of an
 //!    inode's folios, each stimulus's responses come in order; those of several may interleave, as an interrupt ends folios
 //!    in the midst of a worker that does so.
-//! 2. **After its cause.** It stands behind the stimulus that made the replica answer.
+//! 2. **After its cause.** It stands behind the stimulus that made the replica answer; an operation's result also before the
+//!    next operation.
 //! 3. **On its thread.** The task or interrupt that the cause belongs to takes the step.
 //! 4. **In program order.** One thread's responses come in the replica's order, across all subjects. (Interrupts of several
 //!    CPUs' guests can nest, so there it is asked of each cause by itself.)
@@ -25,6 +26,11 @@ use writeback_events::{Body, Ino, IoEndId, OpId, OpKind, Response, Stimulus, Sub
 
 /// More than one allowed response in so many makes an io_end different.
 const ALLOWED_ONE_IN: usize = 20;
+
+fn op_begins(joined: &Joined) -> Vec<u64> {
+    let begins = joined.stimuli.iter().filter(|placed| matches!(placed.stimulus, Stimulus::OpBegins { .. }));
+    begins.map(|placed| placed.seq).collect()
+}
 
 /// A place where guest and replica part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -93,6 +99,8 @@ struct Comparison<'a> {
     guest: Vec<Seen<'a>>,
     replica: &'a [Caused],
     owners: Owners,
+    /// Where operations begin.
+    op_begins: Vec<u64>,
     /// Places in `guest` and `replica` of what was found the same.
     pairs: Vec<(usize, usize)>,
     differences: Vec<Difference>,
@@ -107,6 +115,7 @@ pub(super) fn compare(case: &Case<'_>, joined: &Joined, followed: &Followed) -> 
         guest: Vec::new(),
         replica: &followed.responses,
         owners: Owners::read(joined),
+        op_begins: op_begins(joined),
         pairs: Vec::new(),
         differences: Vec::new(),
         allowed: Vec::new(),
@@ -247,6 +256,8 @@ impl<'a> Comparison<'a> {
             if seen.seq < cause {
                 let why = format!("it stands before the stimulus that causes it, at {cause}");
                 self.part(Some(g), Some(r), &why);
+            } else if self.op_begins_between(cause, seen) {
+                self.part(Some(g), Some(r), "another operation has begun by then");
             } else if seen.context != caused.context {
                 let why = format!("{} takes this step, and should be {}", seen.context, caused.context);
                 self.part(Some(g), Some(r), &why);
@@ -256,6 +267,12 @@ impl<'a> Comparison<'a> {
                 self.pairs.push((g, r));
             }
         }
+    }
+
+    /// The workload does one operation after the other, so a result comes before the next one begins.
+    fn op_begins_between(&self, cause: u64, seen: &Seen<'_>) -> bool {
+        let result = matches!(seen.response, Response::OpResult { .. });
+        result && self.op_begins.iter().any(|begins| (cause..seen.seq).contains(begins))
     }
 
     fn add_misfits(&mut self, followed: &Followed) {

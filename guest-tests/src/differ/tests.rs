@@ -121,7 +121,7 @@ fn a_trace_and_a_record_that_do_not_go_together_are_not_judged() {
     recording.device.remove(3);
     let judgement = recording.judge();
     assert_eq!(judgement.verdict, Outcome::Unjudged, "{}", judgement.why);
-    assert!(judgement.why.contains("not what the device got"), "{}", judgement.why);
+    assert!(judgement.why.contains("never reached the device"), "{}", judgement.why);
 }
 
 #[test]

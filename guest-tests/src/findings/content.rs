@@ -270,6 +270,7 @@ fn lost_finding(line: &OpLine, path: &str, lost: &[(Range<u64>, String)]) -> Opt
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
     use super::*;
     use crate::ops::OpResult;
@@ -316,7 +317,10 @@ mod tests {
         let zeros = read(vec![run(0, 4096, new()), run(4096, 4096, Content::Zero)]);
         let found = find(&[write(), fsync(None), zeros], 4096);
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].id.as_str(), found[0].offset, found[0].bytes), (WRITTEN_DATA_LOST, Some(4096), Some(4096)));
+        assert_eq!(
+            (found[0].id.as_str(), found[0].offset, found[0].bytes),
+            (WRITTEN_DATA_LOST, Some(4096), Some(4096))
+        );
     }
 
     #[test]

@@ -5,7 +5,8 @@ use crate::verdict::Finding;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use writeback_events::{
-    BioId, BlockOp, Body, Entry, Errno, Ino, IoEndId, OpId, OpKind, RequestId, RequestStatus, Response, Stimulus, TaskId,
+    BioId, BlockOp, Body, Entry, Errno, Ino, IoEndId, OpId, OpKind, RequestId, RequestStatus, Response, Stimulus,
+    TaskId,
 };
 
 const SECTOR_BYTES: u64 = 512;
@@ -166,7 +167,8 @@ impl Walk {
         let (true, Some(&ino)) = (errno == 0, self.inode_of.get(&io_end)) else { return };
         let failed = self.failed.get(&io_end).map(Vec::as_slice).unwrap_or_default();
         let parts: Vec<Range<u64>> = failed.iter().filter_map(|bio| self.converted_part(ino, *bio, &range)).collect();
-        let (Some(first), Some(last)) = (parts.iter().map(|part| part.start).min(), parts.iter().map(|part| part.end).max())
+        let (Some(first), Some(last)) =
+            (parts.iter().map(|part| part.start).min(), parts.iter().map(|part| part.end).max())
         else {
             return;
         };

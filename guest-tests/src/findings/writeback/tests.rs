@@ -53,7 +53,10 @@ fn end_bio(bio: u32, error: Errno) -> (TaskId, Body) {
 
 fn conversion(errno: Errno) -> Vec<(TaskId, Body)> {
     let convert = Response::ConvertUnwritten { ino: INO, io_end: E, offset: 100 * 4096, size: 512 * 4096 };
-    vec![(WORKER, Body::Response(convert)), (WORKER, Body::Stimulus(Stimulus::ConversionResult { task: WORKER, errno }))]
+    vec![
+        (WORKER, Body::Response(convert)),
+        (WORKER, Body::Stimulus(Stimulus::ConversionResult { task: WORKER, errno })),
+    ]
 }
 
 fn found(bodies: Vec<(TaskId, Body)>, refused: &[u64]) -> Vec<Finding> {
