@@ -4,6 +4,7 @@
 //! the device carries it out and decides nothing of its own.
 
 use crate::event::Record;
+use crate::power_cut::PowerCut;
 
 /// Index of a rule in the merged script, in file order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,10 +30,29 @@ pub struct Decision {
     pub gate: Gate,
     /// What moves, and what is answered.
     pub work: Work,
+    /// What the device itself does, in this order, once this request has been carried out and before it is answered. A
+    /// `PowerCut` comes last: unless it only takes a snapshot, the request is not answered. A cut at a flush comes before
+    /// the flush: what the flush would have made durable is still unflushed.
+    pub device: Vec<DeviceAction>,
     /// Gates of earlier requests that open because of this arrival (a `hold` whose point was reached).
     pub released: Vec<RuleIndex>,
     /// Lines for decisions.jsonl, in the order in which they were decided.
     pub log: Vec<Record>,
+}
+
+/// What the device stage of a request, or an event, asks of the device as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceAction {
+    /// The power goes.
+    PowerCut(PowerCut),
+    /// The front-end is left once every request that was taken has been settled. Requests made meanwhile wait in the
+    /// ring until it comes back, which is let in after this many milliseconds.
+    Disconnect {
+        /// Milliseconds during which nobody is let in.
+        reconnect_ms: u64,
+    },
+    /// The write cache is switched: `true` is writeback.
+    WriteCache(bool),
 }
 
 /// Whether a gated request touches the disk at once, or when it leaves the gate.

@@ -232,7 +232,7 @@ impl Engine {
         // The request's own lines stand before its children's.
         let mut lines: Vec<Record> = played.firings.into_iter().map(|firing| record(script, &unit, firing)).collect();
         lines.append(&mut log);
-        Decision { gate, work, released: Vec::new(), log: lines }
+        Decision { gate, work, device: Vec::new(), released: Vec::new(), log: lines }
     }
 
     /// Asks the rules in file order, and lets the first of each stage win.

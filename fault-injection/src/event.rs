@@ -93,6 +93,8 @@ pub enum Purpose {
     Transfer,
     /// The order of a window or of children.
     Order,
+    /// Which states a power cut leaves.
+    States,
 }
 
 /// What came of a rule that fired.

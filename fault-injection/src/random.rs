@@ -22,7 +22,7 @@ pub enum DrawKey {
 }
 
 /// All draws of one rule for one purpose.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draws {
     seed: [u8; 32],
 }
@@ -67,6 +67,39 @@ impl Draws {
         generator.set_stream(nonce);
         // Sixteen words of 32 bits to a block.
         generator.set_word_pos(u128::from(block) << 4);
+        generator
+    }
+}
+
+/// The draws of one power cut: of this seed and rule, at this match of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutDraws {
+    draws: Draws,
+    match_number: u64,
+}
+
+impl CutDraws {
+    /// For the so-manieth match of a rule, or time of an event.
+    pub fn new(seed: u64, id: &str, match_number: u64) -> CutDraws {
+        CutDraws { draws: Draws::new(seed, id, Purpose::States, Key::Ordinal), match_number }
+    }
+
+    /// 64 uniform bits for the state with this number.
+    pub fn bits(&self, state: u64) -> u64 {
+        self.state(state).next_u64()
+    }
+
+    /// So many fair coins for the state with this number.
+    pub fn coins(&self, state: u64, n: usize) -> Vec<bool> {
+        let mut generator = self.state(state);
+        (0..n).map(|_| generator.next_u32() & 1 == 1).collect()
+    }
+
+    /// A stream for each match, cut into stretches of 2^32 words for each state: none reaches into the next.
+    fn state(&self, state: u64) -> ChaCha8Rng {
+        let mut generator = ChaCha8Rng::from_seed(self.draws.seed);
+        generator.set_stream(self.match_number);
+        generator.set_word_pos(u128::from(state & 0xffff_ffff) << 32);
         generator
     }
 }
