@@ -162,15 +162,11 @@ impl Parser<'_> {
 
     fn write_cache(&mut self, at: &At<'_>) -> Option<WriteCache> {
         let choices = [
-            ("writeback", Some(WriteCache::Writeback)),
-            ("writethrough", Some(WriteCache::Writethrough)),
-            ("lying", None),
+            ("writeback", WriteCache::Writeback),
+            ("writethrough", WriteCache::Writethrough),
+            ("lying", WriteCache::Lying),
         ];
-        let cache = self.r.choice(at, &choices)?;
-        if cache.is_none() {
-            self.not_yet(at, "write_cache \"lying\"", "writeback and writethrough are");
-        }
-        cache
+        self.r.choice(at, &choices)
     }
 
     fn states(&mut self, at: &At<'_>) {

@@ -81,6 +81,8 @@ pub enum WriteCache {
     Writeback,
     /// Every write is durable when answered.
     Writethrough,
+    /// Volatile, and a flush persists nothing.
+    Lying,
 }
 
 /// What the device knows of itself, for `Script::check_device`.
@@ -135,6 +137,11 @@ impl Script {
     /// The static limits to offer.
     pub fn device(&self) -> &DeviceLimits {
         &self.device
+    }
+
+    /// What each power cut of the script is followed by.
+    pub fn power_cuts(&self) -> Vec<crate::Then> {
+        Vec::new()
     }
 
     /// The script's own seed.
