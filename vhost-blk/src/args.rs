@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::control::{AfterCut, DEFAULT_MAX_STATES, Survivors};
+
 /// A virtio disk that misbehaves on purpose: serves a raw image over vhost-user-blk and carries out fault scripts.
 ///
 /// Exit codes: 0 ended cleanly; 2 bad arguments, script or image, nothing was started; 3 an `expect` of the script was
@@ -73,6 +75,16 @@ pub struct Serve {
     /// Listen for `vhost-blk ctl` on this Unix socket.
     #[arg(long, value_name = "PATH")]
     pub control_path: Option<PathBuf>,
+    /// Keep the snapshots of power cuts in this folder; `vhost-blk snapshot apply` makes images of them.
+    #[arg(long, value_name = "DIR")]
+    pub snapshot_dir: Option<PathBuf>,
+    /// End the virtual machine through this QMP socket when a power cut says so.
+    #[arg(long, value_name = "PATH")]
+    pub qmp: Option<PathBuf>,
+    /// Memory for writes that no flush made durable (`"write_cache": "writeback"`); beyond it, 256 unless given, the
+    /// oldest reach the image.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub cache_limit_mib: Option<u64>,
 }
 
 /// Everything that is not serving a disk.
@@ -92,6 +104,9 @@ pub enum Command {
     /// Lies kept beside the image.
     #[command(subcommand)]
     Overlay(OverlayCommand),
+    /// States that a power cut may leave.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Print a device record as JSON lines.
     Trace {
         /// A file written by --trace-file.
@@ -160,4 +175,45 @@ pub enum Verb {
     },
     /// How often each rule matched and fired, and how many requests came.
     Counters,
+    /// Cut the power: from now on nothing is answered until the front-end has left.
+    PowerCut {
+        /// What survives of the writes that no flush made durable.
+        #[arg(long, value_enum, default_value_t)]
+        unflushed: Survivors,
+        /// What happens then.
+        #[arg(long, value_enum, default_value_t)]
+        then: AfterCut,
+    },
+    /// Write down what a power cut now would leave (needs --snapshot-dir); the guest goes on.
+    Snapshot {
+        /// What survives of the writes that no flush made durable.
+        #[arg(long, value_enum, default_value_t = Survivors::Reduced)]
+        unflushed: Survivors,
+        /// Most states of a subset.
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_STATES)]
+        max_states: u32,
+    },
+    /// Print what happens (power cuts, snapshots, a full write cache) as it happens, one JSON object per line.
+    Subscribe,
+}
+
+/// `vhost-blk snapshot`
+#[derive(Clone, Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Make a whole image of a state: the image as it was at the cut, with the state over it. The run must have ended.
+    Apply {
+        /// A .snap file of a --snapshot-dir.
+        file: PathBuf,
+        /// The image of the run.
+        #[arg(long, value_name = "IMAGE")]
+        image: PathBuf,
+        /// Where to; sparse, and sharing blocks with the image where the file system can.
+        #[arg(long, value_name = "OUT")]
+        out: PathBuf,
+    },
+    /// Print what a state says of itself: the cut, and which writes survive.
+    Show {
+        /// A .snap file of a --snapshot-dir.
+        file: PathBuf,
+    },
 }

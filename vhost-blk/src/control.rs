@@ -5,18 +5,23 @@
 //! disturbs nobody, least of all the guest.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use fault_injection::{CutDraws, PowerCut, Strategy, Subset, Then, Unflushed};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::args::Verb;
 use crate::device::Device;
 use crate::error::SocketError;
+use crate::power;
 
 /// Longer lines are not read.
 const MAX_LINE_BYTES: u64 = 64 << 10;
@@ -24,6 +29,8 @@ const MAX_LINE_BYTES: u64 = 64 << 10;
 const MAX_CLIENTS: usize = 16;
 /// A client that does not read its answer for so long is left.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
+/// How soon it is seen that a listener has left while nothing happens.
+const LOOK_AT_CLIENT: Duration = Duration::from_secs(1);
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +50,81 @@ pub enum Ask {
     },
     /// How often what happened.
     Counters,
+    /// Cuts the power now.
+    PowerCut {
+        /// What survives of the unflushed writes.
+        #[serde(default)]
+        unflushed: Survivors,
+        /// Most states of a subset.
+        #[serde(default = "default_max_states")]
+        max_states: u32,
+        /// What happens then.
+        #[serde(default)]
+        then: AfterCut,
+    },
+    /// Writes down what a power cut now would leave, and changes nothing.
+    Snapshot {
+        /// What survives of the unflushed writes.
+        #[serde(default = "default_survivors")]
+        unflushed: Survivors,
+        /// Most states of a subset.
+        #[serde(default = "default_max_states")]
+        max_states: u32,
+    },
+    /// After its answer, what happens comes as it happens, one object per line; nothing more can be asked.
+    Subscribe,
+}
+
+/// `unflushed`, in one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Survivors {
+    /// Nothing.
+    #[default]
+    None,
+    /// Everything.
+    All,
+    /// The first ones, in the order in which they were completed.
+    Prefix,
+    /// Some: the subsets that find most, then drawn ones.
+    Reduced,
+    /// Some: every subset, as far as there are no more than 2^12.
+    Exhaustive,
+}
+
+/// `then` of a cut that was asked for here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterCut {
+    /// The virtual machine is ended: through --qmp, else by whoever asked.
+    #[default]
+    KillVm,
+    /// The front-end is disconnected.
+    Disconnect,
+}
+
+/// States of one snapshot, unless something else is asked for.
+pub const DEFAULT_MAX_STATES: u32 = 32;
+
+fn default_max_states() -> u32 {
+    DEFAULT_MAX_STATES
+}
+
+fn default_survivors() -> Survivors {
+    Survivors::Reduced
+}
+
+impl Survivors {
+    fn unflushed(self, max_states: u32) -> Unflushed {
+        let subset = |strategy| Unflushed::Subset(Subset { strategy, max_states });
+        match self {
+            Survivors::None => Unflushed::None,
+            Survivors::All => Unflushed::All,
+            Survivors::Prefix => Unflushed::Prefix,
+            Survivors::Reduced => subset(Strategy::Reduced),
+            Survivors::Exhaustive => subset(Strategy::Exhaustive),
+        }
+    }
 }
 
 impl From<&Verb> for Ask {
@@ -52,6 +134,13 @@ impl From<&Verb> for Ask {
             Verb::Mark { name } => Ask::Mark { name: name.clone() },
             Verb::Release { rule } => Ask::Release { rule: rule.clone() },
             Verb::Counters => Ask::Counters,
+            Verb::PowerCut { unflushed, then } => {
+                Ask::PowerCut { unflushed: *unflushed, max_states: DEFAULT_MAX_STATES, then: *then }
+            }
+            Verb::Snapshot { unflushed, max_states } => {
+                Ask::Snapshot { unflushed: *unflushed, max_states: *max_states }
+            }
+            Verb::Subscribe => Ask::Subscribe,
         }
     }
 }
@@ -113,8 +202,9 @@ fn converse(stream: &UnixStream, device: &Device) -> io::Result<()> {
         if bytes == 0 {
             return Ok(());
         }
+        let mut events = None;
         let answer = if line.ends_with(b"\n") {
-            respond(&line, device)
+            respond(&line, device, &mut events)
         } else {
             json!({"id": null, "ok": false, "error": format!("a line longer than {MAX_LINE_BYTES} bytes, or cut short")})
         };
@@ -122,11 +212,29 @@ fn converse(stream: &UnixStream, device: &Device) -> io::Result<()> {
         if !line.ends_with(b"\n") {
             return Ok(());
         }
+        if let Some(events) = events {
+            return pass_on(&events, stream);
+        }
+    }
+}
+
+/// Passes on what happens until the client leaves or says something, which a listener has no reason to.
+fn pass_on(events: &Receiver<String>, mut stream: &UnixStream) -> io::Result<()> {
+    loop {
+        match events.recv_timeout(LOOK_AT_CLIENT) {
+            Ok(line) => writeln!(stream, "{line}")?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let mut client = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut client, PollTimeout::ZERO)? > 0 {
+            return Ok(());
+        }
     }
 }
 
 /// Answers one line, whatever it is.
-fn respond(line: &[u8], device: &Device) -> Value {
+fn respond(line: &[u8], device: &Device, events: &mut Option<Receiver<String>>) -> Value {
     let mut ask = match serde_json::from_slice::<Value>(line) {
         Ok(Value::Object(ask)) => ask,
         Ok(_) => return json!({"id": null, "ok": false, "error": "not a JSON object"}),
@@ -134,8 +242,12 @@ fn respond(line: &[u8], device: &Device) -> Value {
     };
     let id = ask.remove("id").unwrap_or(Value::Null);
     let result = match serde_json::from_value::<Ask>(Value::Object(ask)) {
+        Ok(Ask::Subscribe) => {
+            *events = Some(device.listeners.add());
+            Ok(json!({}))
+        }
         Ok(ask) => carry_out(&ask, device),
-        Err(error) => Err(format!("{error} (verbs: status, mark NAME, release RULE, counters)")),
+        Err(error) => Err(format!("{error} (verbs: status, mark, release, counters, power_cut, snapshot, subscribe)")),
     };
     match result {
         Ok(result) => json!({"id": id, "ok": true, "result": result}),
@@ -148,6 +260,15 @@ fn carry_out(ask: &Ask, device: &Device) -> Result<Value, String> {
         Ask::Status => Ok(device.status()),
         Ask::Counters => Ok(device.counters_json()),
         Ask::Mark { name } => Ok(mark(name, device)),
+        Ask::PowerCut { unflushed, max_states, then } => {
+            let then = match then {
+                AfterCut::KillVm => Then::KillVm,
+                AfterCut::Disconnect => Then::Disconnect,
+            };
+            cut_power(device, unflushed.unflushed(*max_states), then)
+        }
+        Ask::Snapshot { unflushed, max_states } => cut_power(device, unflushed.unflushed(*max_states), Then::Snapshot),
+        Ask::Subscribe => Ok(json!({})),
         Ask::Release { rule } => {
             let mut gates = device.gates();
             let known = gates
@@ -166,6 +287,39 @@ fn mark(name: &str, device: &Device) -> Value {
     let n = device.recorder().mark(name, seq, device.session());
     let rules = gates.engine.mark(name, seq, device.elapsed_ms());
     json!({"name": name, "seq": seq, "n": n, "released": gates.release(&rules)})
+}
+
+/// With all queues at rest between two requests.
+fn cut_power(device: &Device, unflushed: Unflushed, then: Then) -> Result<Value, String> {
+    let Some(power) = &device.power else {
+        return Err("nothing to lose: the script needs \"device\": {\"write_cache\": \"writeback\"} or a power_cut, \
+                    or the device a --snapshot-dir"
+            .into());
+    };
+    if then == Then::Snapshot && !power.takes_snapshots() {
+        return Err("a snapshot needs a place: start the device with --snapshot-dir DIR".into());
+    }
+    let mut gates = device.gates();
+    let (by, seed) = ("control", gates.engine.seed());
+    let draws = CutDraws::new(seed, by, power.cuts() + 1);
+    power::cut(device, &mut gates, &PowerCut { by: by.into(), unflushed, then, draws })
+}
+
+/// The other end of `subscribe`: gives every line to `told` until the device ends or `told` has enough.
+pub fn listen_to(path: &Path, mut told: impl FnMut(&str) -> bool) -> io::Result<()> {
+    let stream = UnixStream::connect(path)?;
+    writeln!(&mut &stream, "{}", json!({"id": 1, "verb": "subscribe"}))?;
+    let mut lines = BufReader::new(&stream).lines();
+    let agreed = lines.next().transpose()?.unwrap_or_default();
+    if serde_json::from_str::<Value>(&agreed).is_ok_and(|answer| answer["ok"] != true) {
+        return Err(io::Error::other(agreed));
+    }
+    for line in lines {
+        if !told(&line?) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The other end: asks one thing, and gives the result.

@@ -5,18 +5,23 @@
 //! its decision.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fault_injection::{Determinism, Engine, Filter, Op, Script};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde_json::{Value, json};
 
 use crate::config::Offer;
-use crate::disk::{Disk, HostError};
+use crate::disk::HostError;
 use crate::gate::Gates;
+use crate::listeners::Listeners;
+use crate::media::Media;
 use crate::overlay::Overlay;
-use crate::record::Session;
+use crate::power::Power;
+use crate::record::{Kind, Session};
 use crate::recorder::{Recorder, Totals};
 use crate::transfer::ID_BYTES;
 
@@ -62,12 +67,14 @@ impl Complaint {
 
 /// Everything a device is made of.
 pub struct Parts {
-    /// The image.
-    pub disk: Disk,
+    /// The image, and its cache.
+    pub disk: Media,
     /// Lies beside it.
     pub overlay: Overlay,
     /// What is offered.
     pub offer: Offer,
+    /// What it needs to lose its power, if that may happen.
+    pub power: Option<Power>,
     /// What the script decides.
     pub engine: Engine,
     /// The merged script.
@@ -80,8 +87,8 @@ pub struct Parts {
 
 /// The device.
 pub struct Device {
-    /// The image.
-    pub disk: Disk,
+    /// The image, and its cache.
+    pub disk: Media,
     /// Lies beside it.
     pub overlay: Overlay,
     /// What is offered.
@@ -95,6 +102,12 @@ pub struct Device {
     pub gating: AtomicU64,
     /// One arrival order over all queues.
     pub next_seq: AtomicU64,
+    /// Only a device that may lose its power: it handles one request at a time.
+    pub power: Option<Power>,
+    /// Who hears of what happens.
+    pub listeners: Listeners,
+    /// Readable when the thread that waits for the front-end has something else to do.
+    pub call: EventFd,
     /// The run is ending: nothing more is taken from the rings.
     pub stopping: AtomicBool,
     recorder: Recorder,
@@ -105,17 +118,18 @@ pub struct Device {
     connected: AtomicBool,
     malformed: Complaint,
     failures: Complaint,
+    cache_full: Complaint,
     determinism: Determinism,
 }
 
 impl Device {
     /// A device that no front-end has seen yet.
-    pub fn new(parts: Parts) -> Device {
+    pub fn new(parts: Parts) -> std::io::Result<Device> {
         let queues = parts.offer.queues;
         let mut serial = [0; ID_BYTES];
         let length = parts.serial.len().min(ID_BYTES);
         serial[..length].copy_from_slice(&parts.serial.as_bytes()[..length]);
-        Device {
+        Ok(Device {
             disk: parts.disk,
             overlay: parts.overlay,
             offer: parts.offer,
@@ -123,6 +137,9 @@ impl Device {
             filter: parts.engine.filter(),
             gating: AtomicU64::new(0),
             next_seq: AtomicU64::new(0),
+            power: parts.power,
+            listeners: Listeners::default(),
+            call: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             stopping: AtomicBool::new(false),
             recorder: parts.recorder,
             gates: Mutex::new(Gates::new(parts.engine, queues)),
@@ -132,13 +149,62 @@ impl Device {
             connected: AtomicBool::new(false),
             malformed: Complaint::default(),
             failures: Complaint::default(),
+            cache_full: Complaint::default(),
             determinism: parts.script.determinism(queues),
-        }
+        })
     }
 
     /// The script's state and the parked requests.
     pub fn gates(&self) -> MutexGuard<'_, Gates> {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// In a device that may lose its power: no other queue does anything while this lives.
+    pub fn alone(&self) -> Option<MutexGuard<'_, Gates>> {
+        self.power.as_ref().map(|_| self.gates())
+    }
+
+    /// Whether the power is cut: nothing is answered.
+    pub fn is_off(&self) -> bool {
+        self.power.as_ref().is_some_and(Power::is_off)
+    }
+
+    /// Records something that happened to the device as a whole, and tells who listens. Gives how many those are.
+    pub fn note(&self, kind: Kind, seq: u64, text: &Value) -> usize {
+        self.recorder.note(kind, seq, self.session(), text);
+        let mut event = text.clone();
+        event["event"] = kind.word().into();
+        event["seq"] = seq.into();
+        self.listeners.tell(&event)
+    }
+
+    /// Wakes the thread that waits for the front-end.
+    pub fn call_frontend_thread(&self) {
+        // It can fail only when its counter is full, and then it is readable.
+        let _ = self.call.write(1);
+    }
+
+    /// Ends the virtual machine through QEMU's QMP socket.
+    pub fn kill_vm(&self, qmp: &Path) {
+        if let Err(error) = crate::qmp::quit(qmp) {
+            let (path, why) = (qmp.to_path_buf(), error.to_string());
+            let what = "ending the virtual machine through QMP";
+            let error = HostError { path, what, offset: 0, bytes: 0, why };
+            self.disk.remember(&error);
+            self.report_failure(&error.to_string(), true);
+        }
+    }
+
+    /// Says that the write cache was full, if it was.
+    pub fn note_overflow(&self) {
+        if let Some(overflow) = self.disk.take_overflow() {
+            let text = json!({"limit_bytes": overflow.limit_bytes, "early_bytes": overflow.early_bytes});
+            self.note(Kind::CacheFull, overflow.seq, &text);
+            let (limit, early) = (overflow.limit_bytes >> 10, overflow.early_bytes >> 10);
+            self.cache_full.say(&format!(
+                "the write cache is full ({limit} KiB): the oldest {early} KiB reached the image before a flush"
+            ));
+        }
     }
 
     /// The record.
@@ -172,7 +238,11 @@ impl Device {
     pub fn begin_session(&self, why: Session) {
         match why {
             Session::Connect => self.connected.store(true, Ordering::SeqCst),
-            Session::Disconnect => self.connected.store(false, Ordering::SeqCst),
+            Session::Disconnect => {
+                self.connected.store(false, Ordering::SeqCst);
+                // Nobody is left who could see the difference: the next front-end finds a disk that is on.
+                self.power.iter().for_each(Power::restore);
+            }
             Session::Features | Session::Reset => {}
         }
         let session = self.session.fetch_add(1, Ordering::SeqCst) + 1;
@@ -226,12 +296,25 @@ impl Device {
             "capacity_sectors": self.offer.capacity_sectors,
             "next_seq": self.next_seq.load(Ordering::SeqCst),
             "inflight": self.inflight(),
+            "power": self.power_json(),
             "parked": gates.list(),
             "overlay": self.overlay.lock().list(),
             "seed": gates.engine.seed(),
             "deterministic": self.determinism.deterministic,
             "why": self.determinism.why,
             "host_error": self.disk.first_error(),
+        })
+    }
+
+    /// Null for a device that cannot lose its power.
+    fn power_json(&self) -> Value {
+        let Some(power) = &self.power else { return Value::Null };
+        let cache = self.disk.cache();
+        json!({
+            "on": !power.is_off(),
+            "cuts": power.cuts(),
+            "unflushed_writes": cache.as_ref().map(|cache| cache.units().len()),
+            "unflushed_bytes": cache.as_ref().map(|cache| cache.cost_bytes()),
         })
     }
 

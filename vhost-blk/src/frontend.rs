@@ -6,7 +6,7 @@
 use std::fs::DirBuilder;
 use std::io::{self, IoSliceMut};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use vhost_user_backend::{Error as DaemonError, ShutdownHandle, VhostUserDaemon};
 
 use crate::device::Device;
 use crate::error::{SocketError, StartError};
+use crate::power::{Errand, Power};
 use crate::record::Session as SessionEvent;
 use crate::session::Session;
 
@@ -89,6 +90,8 @@ impl Frontend {
         let mut daemon =
             VhostUserDaemon::new("vhost-user".into(), session.clone(), session.memory.clone()).map_err(daemon_error)?;
         session.register(&daemon).map_err(host("watch the queues"))?;
+        // Calls that were for the front-end before.
+        let _ = device.call.read();
         device.begin_session(SessionEvent::Connect);
         daemon.start(&mut self.listener).map_err(daemon_error)?;
         Connection::new(daemon, session).map(Some).map_err(host("watch the connection"))
@@ -132,7 +135,7 @@ impl Connection {
     /// Waits until the front-end leaves or the run is to end. Everything in flight is settled when it returns, and no
     /// thread of the connection touches the guest any more.
     pub fn serve(self, device: &Device, stop: &impl AsFd) -> io::Result<Left> {
-        let woken = wait_for(&self.ended, stop)?;
+        let woken = self.wait(device, stop)?;
         if woken == Woken::Stop {
             device.stopping.store(true, Ordering::SeqCst);
         }
@@ -146,8 +149,26 @@ impl Connection {
         device.begin_session(SessionEvent::Disconnect);
         drained.map(|()| match woken {
             Woken::Stop => Left::RunEnds,
-            Woken::Ready => Left::FrontEnd { was_used: self.session.was_used() },
+            _ => Left::FrontEnd { was_used: self.session.was_used() },
         })
+    }
+}
+
+impl Connection {
+    /// Waits for the end of the connection, doing what the device asks for meanwhile.
+    fn wait(&self, device: &Device, stop: &impl AsFd) -> io::Result<Woken> {
+        loop {
+            let woken = wait_for_any(self.ended.as_fd(), stop.as_fd(), Some(device.call.as_fd()))?;
+            if woken != Woken::Called {
+                return Ok(woken);
+            }
+            let _ = device.call.read();
+            match device.power.as_ref().and_then(Power::take_errand) {
+                Some(Errand::KillVm(qmp)) => device.kill_vm(&qmp),
+                Some(Errand::Disconnect) => return Ok(Woken::Called),
+                None => {}
+            }
+        }
     }
 }
 
@@ -183,20 +204,28 @@ enum Woken {
     Ready,
     /// The run is to end.
     Stop,
+    /// The device has something to be done.
+    Called,
 }
 
 fn wait_for(what: &impl AsFd, stop: &impl AsFd) -> io::Result<Woken> {
+    wait_for_any(what.as_fd(), stop.as_fd(), None)
+}
+
+fn wait_for_any(what: BorrowedFd<'_>, stop: BorrowedFd<'_>, call: Option<BorrowedFd<'_>>) -> io::Result<Woken> {
     loop {
-        let mut fds = [PollFd::new(what.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+        let mut fds: Vec<PollFd<'_>> =
+            [what, stop].into_iter().chain(call).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         match poll(&mut fds, PollTimeout::NONE) {
             Err(nix::errno::Errno::EINTR) => continue,
             other => other?,
         };
-        let [ready, stopped] = fds.map(|fd| fd.any().unwrap_or(false));
-        match (ready, stopped) {
-            (_, true) => return Ok(Woken::Stop),
-            (true, false) => return Ok(Woken::Ready),
-            (false, false) => {}
+        let is_ready = |i: usize| fds.get(i).is_some_and(|fd| fd.any().unwrap_or(false));
+        match (is_ready(0), is_ready(1), is_ready(2)) {
+            (_, true, _) => return Ok(Woken::Stop),
+            (true, ..) => return Ok(Woken::Ready),
+            (.., true) => return Ok(Woken::Called),
+            _ => {}
         }
     }
 }

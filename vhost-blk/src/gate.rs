@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fault_injection::{Engine, Gate, GateWhen, RuleIndex, Work};
+use fault_injection::{DeviceAction, Engine, Gate, GateWhen, RuleIndex, Work};
 use serde_json::{Value, json};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -33,6 +33,8 @@ pub struct Parked {
     /// The request.
     pub token: InFlight,
     work: Work,
+    /// What the device does before this is answered.
+    pub device: Vec<DeviceAction>,
     media: Media,
     rule: RuleIndex,
     gate: &'static str,
@@ -47,7 +49,9 @@ impl Parked {
         if let Media::Touched(outcome) = self.media {
             return outcome;
         }
+        transfer.answers = !crate::power::is_last_word(&self.device);
         let outcome = transfer.carry_out(&self.token.request, &self.work, self.token.seq);
+        transfer.answers = true;
         self.media = Media::Touched(outcome);
         outcome
     }
@@ -115,12 +119,28 @@ impl Gates {
 
     /// Parks a request as its gate says. One that touches the disk on arrival has done so by `transfer` when this
     /// returns. `elapsed_ms` is the script's clock now.
-    pub fn park(&mut self, token: InFlight, gate: &Gate, work: Work, elapsed_ms: u64, transfer: &mut Transfer<'_>) {
+    pub fn park(
+        &mut self,
+        token: InFlight,
+        gate: &Gate,
+        (work, device): (Work, Vec<DeviceAction>),
+        elapsed_ms: u64,
+        transfer: &mut Transfer<'_>,
+    ) {
         let now = Instant::now();
         let (seq, queue) = (token.seq, token.queue);
         let Some((rule, word, when, until_reset)) = waits(gate) else { return self.bug_open_gate(token, transfer) };
-        let mut parked =
-            Parked { token, work, media: Media::Untouched, rule, gate: word, until_reset, let_go: false, line: None };
+        let mut parked = Parked {
+            token,
+            work,
+            device,
+            media: Media::Untouched,
+            rule,
+            gate: word,
+            until_reset,
+            let_go: false,
+            line: None,
+        };
         if when == GateWhen::Arrival {
             if let Some(range) = parked.token.request.what.range() {
                 self.settle_before(seq, range, transfer);
@@ -159,6 +179,7 @@ impl Gates {
         let mut parked = Parked {
             token,
             work,
+            device: Vec::new(),
             media: Media::Untouched,
             rule,
             gate: "open",
@@ -274,6 +295,11 @@ impl Gates {
         self.let_go_in_line(others);
         self.skip_what_left();
         (drained, records)
+    }
+
+    /// How many requests wait.
+    pub fn waiting(&self) -> usize {
+        self.parked.len()
     }
 
     /// What waits, for people.

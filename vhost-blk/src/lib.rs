@@ -5,6 +5,7 @@
 //! make it wait) → `transfer` (moves bytes between guest, `disk` and `overlay`) → `inflight` (answers it) → `recorder`.
 
 pub mod args;
+pub mod cache;
 pub mod config;
 pub mod control;
 pub mod device;
@@ -13,13 +14,19 @@ pub mod error;
 pub mod frontend;
 pub mod gate;
 pub mod inflight;
+pub mod listeners;
+pub mod media;
 pub mod overlay;
+pub mod power;
+pub mod qmp;
 pub mod queue;
 pub mod record;
 pub mod recorder;
 pub mod request;
 pub mod serve;
 pub mod session;
+pub mod snapshot;
 pub mod timer;
 pub mod transfer;
+pub mod undo;
 pub mod vring;

@@ -8,12 +8,13 @@ use clap::Parser;
 use fault_injection::{DeviceFacts, Problem};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use vhost_blk::args::{Command, CommandLine, OverlayCommand, ScriptCommand, Serve};
-use vhost_blk::control::{Ask, ask};
+use vhost_blk::args::{Command, CommandLine, OverlayCommand, ScriptCommand, Serve, SnapshotCommand, Verb};
+use vhost_blk::control::{Ask, ask, listen_to};
 use vhost_blk::disk::{Disk, DiskOptions};
 use vhost_blk::error::StartError;
 use vhost_blk::record::{Completeness, print};
 use vhost_blk::serve::{Ending, Server, load_scripts};
+use vhost_blk::snapshot::{ApplyError, StateHeader, apply, read_header};
 
 /// What the conventions for vhost-user backend programs ask for (QEMU, docs/interop/vhost-user.rst).
 const CAPABILITIES: &str = r#"{"type":"block","features":["read-only","blk-file"]}"#;
@@ -24,8 +25,10 @@ fn main() -> ExitCode {
         None if command_line.serve.print_capabilities => say(CAPABILITIES),
         None => serve(&command_line.serve),
         Some(Command::Script(command)) => script(command),
+        Some(Command::Ctl { socket, verb: Verb::Subscribe }) => subscribe(socket),
         Some(Command::Ctl { socket, verb }) => ctl(socket, &Ask::from(verb)),
         Some(Command::Overlay(OverlayCommand::List { file })) => overlay(file),
+        Some(Command::Snapshot(command)) => snapshot(command),
         Some(Command::Trace { file }) => trace(file),
     };
     ExitCode::from(code)
@@ -131,13 +134,43 @@ fn ctl(socket: &Path, question: &Ask) -> u8 {
     match ask(socket, question) {
         Ok(Ok(result)) => say(&result.to_string()),
         Ok(Err(why)) => fail(2, &why),
-        Err(error) => fail(
-            4,
-            &format!(
-                "cannot talk to {}: {error}; is that the --control-path of a running vhost-blk?",
-                socket.display()
-            ),
-        ),
+        Err(error) => no_device(socket, &error),
+    }
+}
+
+fn subscribe(socket: &Path) -> u8 {
+    let mut code = 0;
+    let told = |line: &str| {
+        code = say(line);
+        code == 0
+    };
+    match listen_to(socket, told) {
+        Ok(()) => code,
+        Err(error) => no_device(socket, &error),
+    }
+}
+
+fn no_device(socket: &Path, error: &io::Error) -> u8 {
+    let socket = socket.display();
+    fail(4, &format!("cannot talk to {socket}: {error}; is that the --control-path of a running vhost-blk?"))
+}
+
+fn snapshot(command: &SnapshotCommand) -> u8 {
+    let header = match command {
+        SnapshotCommand::Apply { file, image, out } => apply(file, image, out),
+        SnapshotCommand::Show { file } => read_header(file),
+    };
+    match header {
+        Ok(header) => say_header(&header),
+        Err(error @ ApplyError::Io { .. }) => fail(4, &error.to_string()),
+        Err(error) => fail(2, &error.to_string()),
+    }
+}
+
+fn say_header(header: &StateHeader) -> u8 {
+    match serde_json::to_string(header) {
+        Ok(line) => say(&line),
+        Err(error) => fail(4, &error.to_string()),
     }
 }
 

@@ -98,6 +98,17 @@ impl Overlay {
         self.end_lies(lies, offset, bytes, |_, content, within| content[within].fill(0))
     }
 
+    /// Ends the lies that these requests told.
+    pub fn forget(&self, lies: &mut Lies, told_by: impl Fn(u64) -> bool) -> std::io::Result<()> {
+        let ended: Vec<u64> = lies.sectors.iter().filter(|(_, s)| told_by(s.seq)).map(|(number, _)| *number).collect();
+        for sector in ended {
+            lies.sectors.remove(&sector);
+            lies.note(&Line::Cleared { sector, sectors: 1 })?;
+        }
+        self.any.store(!lies.sectors.is_empty(), Ordering::SeqCst);
+        Ok(())
+    }
+
     fn end_lies(
         &self,
         lies: &mut Lies,
@@ -132,6 +143,11 @@ impl Lies {
             let content = &self.sectors[&number].content[(from - start) as usize..(to - start) as usize];
             buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(content);
         }
+    }
+
+    /// Every lie with its content: first byte on the disk, `seq`, bytes.
+    pub fn contents(&self) -> impl Iterator<Item = (u64, u64, &[u8])> {
+        self.sectors.iter().map(|(number, sector)| (number * SECTOR_BYTES, sector.seq, &sector.content[..]))
     }
 
     /// Every lie, as ranges in rising order.

@@ -3,17 +3,19 @@
 //! Everything here runs in the queue's own thread, which never sleeps for a fault: a request that has to wait is parked
 //! (`gate.rs`), and timer or eventfd bring the thread back to it.
 
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use fault_injection::event::Outcome as RuleOutcome;
-use fault_injection::{Arrival, Decision, Gate, Request, Status};
+use fault_injection::{Arrival, Decision, DeviceAction, Gate, Request, Status, Work};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
 use crate::device::Device;
-use crate::gate::Gates;
+use crate::gate::{Gates, Parked};
 use crate::inflight::{InFlight, write_status};
-use crate::request::{Answer, GuestRequest, Memory, Refusal, parse};
+use crate::power::{self, cut_of, is_last_word};
+use crate::request::{Answer, GuestRequest, Memory, Refusal, What, parse};
 use crate::transfer::{Outcome, Scratch, Transfer, whole};
 
 /// Requests between two looks at the clock, the wake-ups, and the guest's wish for a signal. A longer batch would save
@@ -101,7 +103,7 @@ impl QueueWorker {
             };
             // A request that came between the last look and this one would otherwise wait for the next kick.
             let more = ring.queue.enable_notification(ring.memory).unwrap_or(false);
-            if took == Took::Broken || !more || device.stopping.load(Ordering::SeqCst) {
+            if took == Took::Broken || !more || device.stopping.load(Ordering::SeqCst) || device.is_off() {
                 return;
             }
         }
@@ -112,17 +114,8 @@ impl QueueWorker {
         let mut gates = device.gates();
         let (parked, records) = gates.drain(self.queue);
         device.recorder().decisions(&records);
-        for mut parked in parked {
-            device.gating.fetch_sub(1, Ordering::SeqCst);
-            if parked.until_reset() {
-                device.counters(self.queue).abandoned.fetch_add(1, Ordering::SeqCst);
-                let outcome = parked.outcome_so_far();
-                parked.token.abandon(device.recorder(), &outcome);
-                continue;
-            }
-            self.settle(device, ring, &mut gates, &parked.token);
-            let outcome = parked.touch(&mut self.transfer(device, ring));
-            self.complete(device, ring, parked.token, &outcome);
+        for parked in parked {
+            self.leave(device, ring, &mut gates, parked);
         }
         drop(gates);
         ring.signal();
@@ -132,6 +125,10 @@ impl QueueWorker {
     fn batch(&mut self, device: &Device, ring: &mut Ring<'_>) -> Took {
         for _ in 0..BATCH {
             if device.stopping.load(Ordering::SeqCst) {
+                return Took::All;
+            }
+            let alone = device.alone();
+            if device.is_off() {
                 return Took::All;
             }
             let memory = ring.memory;
@@ -146,7 +143,7 @@ impl QueueWorker {
             let Some(chain) = chain else { return Took::All };
             device.counters(self.queue).taken.fetch_add(1, Ordering::SeqCst);
             match parse(chain, memory, &device.offer) {
-                Ok(request) => self.handle(device, ring, request),
+                Ok(request) => self.handle(device, ring, request, alone),
                 Err(refusal) => self.refuse(device, ring, &refusal),
             }
         }
@@ -172,21 +169,23 @@ impl QueueWorker {
         ring.give_back(refusal.head, used_len);
     }
 
-    fn handle(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest) {
+    fn handle(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest, alone: Option<Alone<'_>>) {
         let what = request.what;
         let (sector, sectors) = what.range().map_or((0, 0), |range| (range.sector, range.sectors));
         device.counters(self.queue).ops[what.op() as usize].fetch_add(1, Ordering::Relaxed);
         if device.filter.may_match(what.op(), sector, sectors, self.queue) {
-            self.decide(device, ring, request);
+            self.decide(device, ring, request, alone);
         } else {
-            self.pass(device, ring, request);
+            self.pass(device, ring, request, alone);
         }
     }
 
     /// A request that no rule can touch: no lock, unless an earlier one waits that it must not overtake.
-    fn pass(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest) {
+    fn pass(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest, mut alone: Option<Alone<'_>>) {
         let token = self.issue(device, request);
-        if device.gating.load(Ordering::SeqCst) > 0 {
+        if let Some(gates) = &mut alone {
+            self.settle(device, ring, gates, &token);
+        } else if device.gating.load(Ordering::SeqCst) > 0 {
             self.settle(device, ring, &mut device.gates(), &token);
         }
         let outcome = self.transfer(device, ring).plain(&token.request, token.seq);
@@ -195,8 +194,8 @@ impl QueueWorker {
 
     /// A request that a rule may touch. Its place in the arrival order, its decision and its parking are one step: a
     /// later request on another queue either comes after all of it or sees `gating`.
-    fn decide(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest) {
-        let mut gates = device.gates();
+    fn decide(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest, alone: Option<Alone<'_>>) {
+        let mut gates = alone.unwrap_or_else(|| device.gates());
         device.gating.fetch_add(1, Ordering::SeqCst);
         let mut token = self.issue(device, request);
         let elapsed_ms = device.elapsed_ms();
@@ -206,16 +205,67 @@ impl QueueWorker {
         gates.release(&decision.released);
         if decision.gate != Gate::Open {
             let mut transfer = self.transfer(device, ring);
-            gates.park(token, &decision.gate, decision.work, elapsed_ms, &mut transfer);
+            gates.park(token, &decision.gate, (decision.work, decision.device), elapsed_ms, &mut transfer);
             return;
         }
         // What this arrival let go was there first.
         self.answer_ready(device, ring, &mut gates);
+        if device.is_off() {
+            device.gating.fetch_sub(1, Ordering::SeqCst);
+            return self.abandon(device, token, &Outcome::NOTHING);
+        }
         self.settle(device, ring, &mut gates, &token);
-        drop(gates);
-        let outcome = self.transfer(device, ring).carry_out(&token.request, &decision.work, token.seq);
+        let mut gates = device.power.as_ref().map(|_| gates);
+        let done = self.carry_out(device, ring, gates.as_deref_mut(), &token, &decision.work, &decision.device);
         device.gating.fetch_sub(1, Ordering::SeqCst);
-        self.complete(device, ring, token, &outcome);
+        match done {
+            Ok(outcome) => self.complete(device, ring, token, &outcome),
+            Err(outcome) => self.abandon(device, token, &outcome),
+        }
+    }
+
+    /// Carries out a plan and the device stage behind it. An error is what had become of the request when the power went.
+    fn carry_out(
+        &mut self,
+        device: &Device,
+        ring: &Ring<'_>,
+        gates: Option<&mut Gates>,
+        token: &InFlight,
+        work: &Work,
+        actions: &[DeviceAction],
+    ) -> Result<Outcome, Outcome> {
+        let mut transfer = self.transfer(device, ring);
+        transfer.answers = !is_last_word(actions);
+        let mut carry_out = || transfer.carry_out(&token.request, work, token.seq);
+        let Some(gates) = gates else { return Ok(carry_out()) };
+        // What a flush would make durable is still at risk when the power goes at this flush.
+        if token.request.what == What::Flush {
+            act(device, gates, actions).map_err(|PowerOff| Outcome::NOTHING)?;
+            return Ok(carry_out());
+        }
+        let outcome = carry_out();
+        act(device, gates, actions).map_err(|PowerOff| outcome)?;
+        Ok(outcome)
+    }
+
+    /// A parked request's way out: answered, or given up.
+    fn leave(&mut self, device: &Device, ring: &mut Ring<'_>, gates: &mut Gates, mut parked: Parked) {
+        device.gating.fetch_sub(1, Ordering::SeqCst);
+        if parked.until_reset() || device.is_off() {
+            let outcome = parked.outcome_so_far();
+            return self.abandon(device, parked.token, &outcome);
+        }
+        self.settle(device, ring, gates, &parked.token);
+        let actions = parked.device.clone();
+        if parked.token.request.what == What::Flush && act(device, gates, &actions).is_err() {
+            let outcome = parked.outcome_so_far();
+            return self.abandon(device, parked.token, &outcome);
+        }
+        let outcome = parked.touch(&mut self.transfer(device, ring));
+        if parked.token.request.what != What::Flush && act(device, gates, &actions).is_err() {
+            return self.abandon(device, parked.token, &outcome);
+        }
+        self.complete(device, ring, parked.token, &outcome);
     }
 
     fn issue(&self, device: &Device, request: GuestRequest) -> InFlight {
@@ -238,18 +288,20 @@ impl QueueWorker {
             return;
         }
         let mut gates = device.gates();
+        if device.is_off() {
+            return;
+        }
         let records = gates.expire(self.queue, Instant::now());
         device.recorder().decisions(&records);
         self.answer_ready(device, ring, &mut gates);
     }
 
     fn answer_ready(&mut self, device: &Device, ring: &mut Ring<'_>, gates: &mut Gates) {
-        while let Some(mut parked) = gates.take_ready(self.queue) {
-            device.gating.fetch_sub(1, Ordering::SeqCst);
-            self.settle(device, ring, gates, &parked.token);
-            let outcome = parked.touch(&mut self.transfer(device, ring));
+        while !device.is_off()
+            && let Some(parked) = gates.take_ready(self.queue)
+        {
             let line = Gates::line_of(&parked);
-            self.complete(device, ring, parked.token, &outcome);
+            self.leave(device, ring, gates, parked);
             // The next of the line may be another queue's: its guest must not hear of that one first.
             if gates.turn_passes(line, self.queue) {
                 ring.signal();
@@ -260,12 +312,37 @@ impl QueueWorker {
 
     fn complete(&self, device: &Device, ring: &mut Ring<'_>, token: InFlight, outcome: &Outcome) {
         device.counters(self.queue).answered.fetch_add(1, Ordering::SeqCst);
+        if device.disk.has_cache() {
+            device.disk.completed(token.seq);
+            device.note_overflow();
+        }
         token.complete(ring, device.recorder(), outcome);
     }
 
-    fn transfer<'a>(&'a mut self, device: &'a Device, ring: &'a Ring<'_>) -> Transfer<'a> {
-        Transfer { device, memory: ring.memory, scratch: &mut self.scratch, write_through: ring.write_through }
+    fn abandon(&self, device: &Device, token: InFlight, outcome: &Outcome) {
+        device.counters(self.queue).abandoned.fetch_add(1, Ordering::SeqCst);
+        token.abandon(device.recorder(), outcome);
     }
+
+    fn transfer<'a>(&'a mut self, device: &'a Device, ring: &'a Ring<'_>) -> Transfer<'a> {
+        let (memory, scratch, write_through) = (ring.memory, &mut self.scratch, ring.write_through);
+        Transfer { device, memory, scratch, write_through, answers: true }
+    }
+}
+
+/// The lock of a device that handles one request at a time.
+type Alone<'a> = MutexGuard<'a, Gates>;
+
+/// The power went: nothing is answered.
+struct PowerOff;
+
+/// Does what the device stage asks of the device as a whole.
+fn act(device: &Device, gates: &mut Gates, actions: &[DeviceAction]) -> Result<(), PowerOff> {
+    if let Some(cut) = cut_of(actions) {
+        // A cut that could not be carried out has been reported as the host's failure, and the run ends with that.
+        let _ = power::cut(device, gates, cut);
+    }
+    if device.is_off() { Err(PowerOff) } else { Ok(()) }
 }
 
 /// Puts the request to the script.

@@ -38,6 +38,12 @@ pub enum Kind {
     Mark = 6,
     /// Front-end or driver came or went.
     Session = 7,
+    /// The power was cut.
+    PowerCut = 8,
+    /// The states that a cut may leave were written down.
+    Snapshot = 9,
+    /// The write cache was full.
+    CacheFull = 10,
     /// The last one.
     Trailer = 255,
 }
@@ -216,22 +222,50 @@ impl Event {
                 "n": self.n, "ev": "session", "session": self.session, "why": session_name(self.status),
                 "t_ns": self.t_ns,
             }),
+            Kind::PowerCut | Kind::Snapshot | Kind::CacheFull => {
+                let mut line = json!({
+                    "n": self.n, "ev": self.kind.word(), "seq": self.seq, "session": self.session, "t_ns": self.t_ns,
+                });
+                extend(&mut line, text);
+                line
+            }
             Kind::Trailer => {
                 let mut trailer = json!({"ev": "trailer", "complete": true});
-                if let (Some(trailer), Ok(Value::Object(totals))) =
-                    (trailer.as_object_mut(), serde_json::from_str(text))
-                {
-                    trailer.extend(totals);
-                }
+                extend(&mut trailer, text);
                 trailer
             }
         }
     }
 }
 
+/// Adds what stands behind an event to its line.
+fn extend(line: &mut Value, text: &str) {
+    if let (Some(line), Ok(Value::Object(more))) = (line.as_object_mut(), serde_json::from_str(text)) {
+        line.extend(more);
+    }
+}
+
 fn kind(byte: u8) -> Option<Kind> {
     use Kind::*;
-    [Issue, Complete, Abandon, Refuse, Piece, Mark, Session, Trailer].into_iter().find(|kind| *kind as u8 == byte)
+    [Issue, Complete, Abandon, Refuse, Piece, Mark, Session, PowerCut, Snapshot, CacheFull, Trailer]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
+}
+
+impl Kind {
+    /// The word for events that carry their own text.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::PowerCut => "power_cut",
+            Kind::Snapshot => "snapshot",
+            Kind::CacheFull => "cache_full",
+            _ => "",
+        }
+    }
+
+    fn has_text(self) -> bool {
+        matches!(self, Kind::Mark | Kind::PowerCut | Kind::Snapshot | Kind::CacheFull | Kind::Trailer)
+    }
 }
 
 fn op_name(op: u8) -> Value {
@@ -300,7 +334,7 @@ fn read_event(from: &mut impl Read) -> io::Result<Option<(Event, String)>> {
     }
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a damaged event in the device record");
     let event = Event::decode(&bytes).ok_or_else(damaged)?;
-    if !matches!(event.kind, Kind::Mark | Kind::Trailer) {
+    if !event.kind.has_text() {
         return Ok(Some((event, String::new())));
     }
     let mut text = Vec::new();

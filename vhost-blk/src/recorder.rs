@@ -56,7 +56,7 @@ pub struct Totals {
 
 enum Entry {
     Event(Event),
-    Mark(Event, String),
+    Text(Event, String),
     Decision(String),
     Trailer(Totals),
 }
@@ -177,9 +177,22 @@ impl Recorder {
         let mut buffer = self.lock();
         event.n = take_number(&mut buffer);
         if self.events {
-            self.push(&mut buffer, Entry::Mark(event, name.to_string()));
+            self.push(&mut buffer, Entry::Text(event, name.to_string()));
         }
         event.n
+    }
+
+    /// Something that happened to the device as a whole, before the request with this `seq`. Never dropped.
+    pub fn note(&self, kind: Kind, seq: u64, session: u32, text: &serde_json::Value) {
+        if !self.events {
+            return;
+        }
+        let mut event = Event::new(kind, self.now());
+        event.seq = seq;
+        event.session = session;
+        let mut buffer = self.lock();
+        event.n = take_number(&mut buffer);
+        self.push(&mut buffer, Entry::Text(event, text.to_string()));
     }
 
     /// Lines for decisions.jsonl.
@@ -321,7 +334,7 @@ impl Writer {
     fn write(&mut self, entry: Entry) -> Result<(), WriteError> {
         match (entry, &mut self.trace, &mut self.decisions) {
             (Entry::Event(event), Some(trace), _) => trace.put(&event.encode()),
-            (Entry::Mark(event, name), Some(trace), _) => trace.put(&event.encode_with(name.as_bytes())),
+            (Entry::Text(event, text), Some(trace), _) => trace.put(&event.encode_with(text.as_bytes())),
             (Entry::Decision(line), _, Some(decisions)) => decisions.put(format!("{line}\n").as_bytes()),
             (Entry::Trailer(totals), Some(trace), _) => {
                 let buffer = self.shared.buffer.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fault_injection::{DeviceFacts, Engine, Problem, Script, Source};
+use fault_injection::{DeviceFacts, DeviceLimits, Engine, Problem, Script, Source, Then, WriteCache};
 use serde_json::json;
 
 use crate::args::Serve;
@@ -17,8 +17,11 @@ use crate::device::{Device, Parts};
 use crate::disk::{Disk, DiskOptions};
 use crate::error::StartError;
 use crate::frontend::{Frontend, Left};
+use crate::media::{CACHE_LIMIT_BYTES, Caching, Media};
 use crate::overlay::Overlay;
+use crate::power::Power;
 use crate::recorder::{Output, Recorder};
+use crate::snapshot::CUTS_FILE;
 use crate::transfer::ID_BYTES;
 
 /// How a run ended, in the terms of DESIGN's exit codes.
@@ -64,6 +67,8 @@ impl Server {
         let disk = Disk::open(image, DiskOptions { read_only, direct: args.direct, raw: args.raw })?;
         let offer = Offer::new(disk.capacity_sectors(), disk.direct_bytes(), args.num_queues, read_only, limits);
         check_against_image(&script, &disk, &offer)?;
+        let caching = caching(args, limits);
+        check_power_cuts(args, &script)?;
         disk.warn_if_space_is_short();
         let script = Arc::new(script);
         let engine = Engine::new(script.clone(), args.seed);
@@ -73,9 +78,12 @@ impl Server {
             _ => return Err(StartError::Arguments("give --socket-path PATH or --fd N, and not both".into())),
         };
         let recorder = recorder(args, &engine, &offer, &disk)?;
+        let power = power(args, &script, caching)?;
+        let disk = Media::new(disk, caching);
         let overlay = Overlay::new(args.overlay_file.as_deref().map(create).transpose()?);
         let serial = args.serial.clone();
-        let device = Arc::new(Device::new(Parts { disk, overlay, offer, engine, script, recorder, serial }));
+        let device = Device::new(Parts { disk, overlay, offer, power, engine, script, recorder, serial });
+        let device = Arc::new(device.map_err(|source| StartError::Host { what: "make an eventfd", source })?);
         let control = match &args.control_path {
             Some(path) => Some(Control::start(path, device.clone())?),
             None => None,
@@ -93,7 +101,7 @@ impl Server {
         let served = self.serve(stop);
         self.device.stopping.store(true, Ordering::SeqCst);
         let device = &self.device;
-        let flushed = device.disk.flush();
+        let flushed = device.disk.finish();
         let totals = device.totals();
         let unmet = totals.unmet.clone();
         let recorded = device.recorder().finish(totals);
@@ -187,6 +195,51 @@ fn check_against_image(script: &Script, disk: &Disk, offer: &Offer) -> Result<()
         return Err(StartError::Arguments(text));
     }
     Ok(())
+}
+
+/// Only a script that says so keeps unflushed writes apart.
+fn caching(args: &Serve, limits: &DeviceLimits) -> Caching {
+    let limit_bytes = args.cache_limit_mib.map_or(CACHE_LIMIT_BYTES, |mib| mib << 20);
+    match limits.write_cache {
+        Some(WriteCache::Writeback) => Caching::Volatile { lying: false, limit_bytes },
+        Some(WriteCache::Lying) => Caching::Volatile { lying: true, limit_bytes },
+        Some(WriteCache::Writethrough) | None => Caching::Off,
+    }
+}
+
+/// A power cut that nobody could carry out is refused.
+fn check_power_cuts(args: &Serve, script: &Script) -> Result<(), StartError> {
+    let cuts = script.power_cuts();
+    let refuse = |text: &str| Err(StartError::Arguments(text.to_string()));
+    if cuts.contains(&Then::KillVm) && args.qmp.is_none() && args.control_path.is_none() {
+        return refuse(
+            "a power cut of the script ends the virtual machine, and nobody could do it: give --qmp PATH (QEMU: \
+             -qmp unix:PATH,server=on,wait=off), or --control-path PATH for whoever is to hear of it",
+        );
+    }
+    if cuts.contains(&Then::Snapshot) && args.snapshot_dir.is_none() {
+        return refuse("a power cut of the script takes snapshots: give --snapshot-dir DIR for them");
+    }
+    Ok(())
+}
+
+/// What a device needs to lose its power, if this one may.
+fn power(args: &Serve, script: &Script, caching: Caching) -> Result<Option<Power>, StartError> {
+    if caching == Caching::Off && script.power_cuts().is_empty() && args.snapshot_dir.is_none() {
+        return Ok(None);
+    }
+    let dir = args.snapshot_dir.as_deref();
+    let power = Power::new(dir, args.qmp.clone()).map_err(|source| {
+        let path = dir.unwrap_or(Path::new("")).join(CUTS_FILE);
+        match source.kind() {
+            io::ErrorKind::AlreadyExists => {
+                let path = path.display();
+                StartError::Arguments(format!("{path} is of an earlier run; give a new --snapshot-dir, or remove it"))
+            }
+            _ => StartError::Output { path, source },
+        }
+    })?;
+    Ok(Some(power))
 }
 
 fn recorder(args: &Serve, engine: &Engine, offer: &Offer, disk: &Disk) -> Result<Recorder, StartError> {

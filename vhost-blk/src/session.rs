@@ -153,7 +153,8 @@ impl Session {
     /// Sets the timer for the queue's next deadline. Without faults it is neither set nor looked at.
     fn arm_timer(&self, queue: u16) {
         let thread = &self.queues[usize::from(queue)];
-        let parked = self.device.gating.load(Ordering::SeqCst) > 0;
+        // Without power, nothing that waits is let go, however late it is.
+        let parked = self.device.gating.load(Ordering::SeqCst) > 0 && !self.device.is_off();
         if !parked && !thread.armed.load(Ordering::SeqCst) {
             return;
         }

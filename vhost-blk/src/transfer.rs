@@ -7,7 +7,7 @@ use fault_injection::{Moves, Piece, SECTOR_BYTES, Status, UsedLen, Work};
 
 use crate::device::Device;
 use crate::disk::{DIRECT_ALIGN, HostError, Zeroing};
-use crate::request::{GuestRequest, Memory, MemoryGone, What};
+use crate::request::{GuestRequest, Memory, MemoryGone, Range, What};
 
 /// Data passes through a buffer of ours of this size, so the length of a request does not decide our memory.
 const STEP: usize = 1 << 20;
@@ -83,6 +83,8 @@ pub struct Transfer<'a> {
     pub scratch: &'a mut Scratch,
     /// Whether a write must be durable before it is answered.
     pub write_through: bool,
+    /// Whether the request is going to be answered. What is not answered claims nothing, whatever its status.
+    pub answers: bool,
 }
 
 impl Transfer<'_> {
@@ -106,7 +108,7 @@ impl Transfer<'_> {
     fn try_carry_out(&mut self, request: &GuestRequest, work: &Work, seq: u64) -> Result<Outcome, Failure> {
         let in_order = in_order(work);
         let status = in_order.iter().map(|(_, piece)| piece.status).find(|s| *s != Status::OK).unwrap_or(Status::OK);
-        let claims_all = status == Status::OK;
+        let claims_all = self.answers && status == Status::OK;
         let (mut moved_bytes, mut used_len) = (0, 1);
         for (place, piece) in &in_order {
             let moved = self.carry_out_piece(request, piece, claims_all, seq)?;
@@ -148,9 +150,9 @@ impl Transfer<'_> {
                 let allowed = if matches!(request.what, What::Write(_)) { allowed } else { whole_sectors };
                 if claims_all && allowed < total {
                     self.lie_about(offset + allowed, offset + total, seq)?;
-                    self.change(request, offset, total, allowed)?;
+                    self.change(request, seq, offset, total, allowed)?;
                 } else {
-                    self.change(request, offset, allowed, allowed)?;
+                    self.change(request, seq, offset, allowed, allowed)?;
                 }
                 Ok(allowed)
             }
@@ -186,22 +188,30 @@ impl Transfer<'_> {
     }
 
     /// Changes `bytes` of the image; the first `true_bytes` of them are no lie.
-    fn change(&mut self, request: &GuestRequest, offset: u64, bytes: u64, true_bytes: u64) -> Result<(), Failure> {
+    fn change(
+        &mut self,
+        request: &GuestRequest,
+        seq: u64,
+        offset: u64,
+        bytes: u64,
+        true_bytes: u64,
+    ) -> Result<(), Failure> {
         match request.what {
-            What::Write(range) => self.write(request, offset - range.offset(), offset, bytes, true_bytes),
-            What::WriteZeroes { unmap: false, .. } => self.zero(offset, bytes, true_bytes, Zeroing::Keep),
-            _ => self.zero(offset, bytes, true_bytes, Zeroing::Deallocate),
+            What::Write(range) => self.write(request, seq, range, offset, (bytes, true_bytes)),
+            What::WriteZeroes { unmap: false, .. } => self.zero(seq, offset, bytes, true_bytes, Zeroing::Keep),
+            _ => self.zero(seq, offset, bytes, true_bytes, Zeroing::Deallocate),
         }
     }
 
     fn write(
         &mut self,
         request: &GuestRequest,
-        at: u64,
+        seq: u64,
+        range: Range,
         offset: u64,
-        bytes: u64,
-        true_bytes: u64,
+        (bytes, true_bytes): (u64, u64),
     ) -> Result<(), Failure> {
+        let at = offset - range.offset();
         let mut done = 0;
         while done < bytes {
             let buf = self.scratch.buffer((bytes - done).min(STEP as u64) as usize);
@@ -209,10 +219,10 @@ impl Transfer<'_> {
             let honest = true_bytes.saturating_sub(done).min(buf.len() as u64) as usize;
             let overlay = &self.device.overlay;
             if overlay.is_empty() {
-                self.device.disk.write_at(buf, offset + done)?;
+                self.device.disk.write_at(buf, offset + done, seq)?;
             } else {
                 let mut lies = overlay.lock();
-                self.device.disk.write_at(buf, offset + done)?;
+                self.device.disk.write_at(buf, offset + done, seq)?;
                 let ended = overlay.written(&mut lies, offset + done, &buf[..honest]);
                 ended.map_err(|error| self.device.overlay_error(offset, bytes, &error))?;
             }
@@ -221,13 +231,13 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    fn zero(&mut self, offset: u64, bytes: u64, true_bytes: u64, zeroing: Zeroing) -> Result<(), Failure> {
+    fn zero(&mut self, seq: u64, offset: u64, bytes: u64, true_bytes: u64, zeroing: Zeroing) -> Result<(), Failure> {
         if bytes == 0 {
             return Ok(());
         }
         let overlay = &self.device.overlay;
         let mut lies = overlay.lock();
-        self.device.disk.zero(offset, bytes, zeroing)?;
+        self.device.disk.zero(offset, bytes, zeroing, seq)?;
         let ended = overlay.zeroed(&mut lies, offset, true_bytes);
         ended.map_err(|error| Failure::Host(self.device.overlay_error(offset, bytes, &error)))
     }

@@ -93,6 +93,14 @@ impl Device {
         (ending, record)
     }
 
+    /// As `end`, and the folder stays.
+    pub fn end_keeping_folder(self) -> (Ending, Vec<Value>, tempfile::TempDir) {
+        drop(self.stop);
+        let ending = self.thread.join().expect("the device ends");
+        let record = read_record(&self.folder.path().join("t"));
+        (ending, record, self.folder)
+    }
+
     /// As `end`, with decisions.jsonl.
     pub fn end_with_decisions(self) -> (Ending, Vec<Value>, Vec<Value>) {
         let folder = self.folder.path().to_path_buf();
