@@ -49,6 +49,8 @@ pub enum Point<'a> {
 pub struct Task {
     /// Symbols whose addresses the plan needs; empty: nothing is traced.
     pub symbols: Vec<String>,
+    /// Where this kernel's symbols are kept, so that its guests are asked once.
+    pub kept_symbols: PathBuf,
     /// Settings, mount and workload; the trace is added here.
     pub job: Job,
     /// SHA-256 of the kernel image, for the header of the trace.
@@ -125,11 +127,11 @@ where
     L: guest_init::host::Listener,
     S: Surroundings,
 {
-    session.hello()?;
+    let hello = session.hello()?;
     surroundings.borrow_mut().reached(Point::Up);
     let mut job = task.job.clone();
     if !task.symbols.is_empty() {
-        let (symbols, _) = session.symbols(&task.symbols)?;
+        let (symbols, _) = session.symbols_kept(&task.symbols, &hello, &task.kept_symbols)?;
         let plan = surroundings.borrow_mut().plan(&addresses(&symbols)).map_err(Ended::Ours)?;
         if let Some(plan) = plan {
             job.trace = Some(trace_of(&plan));

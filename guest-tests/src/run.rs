@@ -243,8 +243,12 @@ fn work(
     let ctl = port(&mut vm, guest_init::protocol::CTL_PORT)?;
     let trace = port(&mut vm, guest_init::protocol::TRACE_PORT)?;
     let tracing = Tracing::new(plan)?;
-    let task =
-        Task { symbols: tracing.symbols(), job: job(&plan.scenario), image_sha256: plan.kernel.image_hash.clone() };
+    let task = Task {
+        symbols: tracing.symbols(),
+        kept_symbols: plan.kernel.folder.join("symbols.json"),
+        job: job(&plan.scenario),
+        image_sha256: plan.kernel.image_hash.clone(),
+    };
     let around = RefCell::new(Around {
         disk,
         vm,
