@@ -231,3 +231,104 @@ fn what_is_wrong_before_anything_starts_has_exit_code_2_and_starts_nothing() {
     assert!(!out.exists(), "a run was begun");
     assert_eq!(start(&["explore".as_ref()]).status.code(), Some(2));
 }
+
+/// A run that a test breaks, and the processes it has started.
+struct Broken {
+    folder: tempfile::TempDir,
+    run: std::process::Child,
+    children: Vec<(i32, String)>,
+}
+
+/// Starts a run and waits until disk and guest are there.
+fn start_to_break() -> Broken {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = Command::new(program());
+    command.arg("run").arg(scenario("clean-interleaved")).arg("--out").arg(folder.path());
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    let mut run = command.spawn().expect("it was there a moment ago");
+    loop {
+        let children = children(run.id());
+        if children.len() == 2 {
+            // Not at the very start: QEMU shall be at work.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            return Broken { folder, run, children };
+        }
+        assert!(run.try_wait().expect("our own child").is_none(), "the run ended before its guest was up");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// Processes whose parent is `parent`, with their names; not the short-lived tools that make the image.
+fn children(parent: u32) -> Vec<(i32, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("Linux has /proc").flatten() {
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let (Some(open), Some(close)) = (stat.find('('), stat.rfind(')')) else { continue };
+        let name = &stat[open + 1..close];
+        let of_parent = stat[close + 1..].split_whitespace().nth(1) == Some(&parent.to_string());
+        if of_parent && (name.starts_with("qemu-system") || name == "vhost-blk") {
+            found.push((stat[..open].trim().parse().expect("a pid"), name.to_owned()));
+        }
+    }
+    found
+}
+
+impl Broken {
+    fn pid_of(&self, name: &str) -> i32 {
+        self.children.iter().find(|(_, child)| child.starts_with(name)).expect("it was started").0
+    }
+
+    fn signal(&self, pid: i32, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it lives");
+    }
+
+    /// Exit code and stderr; and nothing that was started is left, on the machine or of the image.
+    fn end(self) -> (Option<i32>, String) {
+        let output = self.run.wait_with_output().expect("our own child");
+        for (pid, name) in &self.children {
+            let gone = || !Path::new(&format!("/proc/{pid}")).exists();
+            let waited = (0..2000).find(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                gone()
+            });
+            assert!(waited.is_some(), "{name} ({pid}) outlived its run");
+        }
+        if output.status.code().is_some() {
+            assert!(!self.folder.path().join("disk.img").exists(), "the image is left behind");
+        }
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+#[test]
+fn ctrl_c_ends_everything_with_130() {
+    let _guard = one_at_a_time();
+    let broken = start_to_break();
+    broken.signal(broken.run.id().cast_signed(), nix::sys::signal::Signal::SIGINT);
+    let (code, said) = broken.end();
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("ended by Ctrl-C"), "{said}");
+}
+
+#[test]
+fn a_killed_qemu_or_disk_is_named_and_the_run_is_not_judged() {
+    let _guard = one_at_a_time();
+    for (victim, sentence) in [("qemu", "QEMU ended (killed by signal 9)"), ("vhost-blk", "vhost-blk was killed by signal 9")] {
+        let broken = start_to_break();
+        broken.signal(broken.pid_of(victim), nix::sys::signal::Signal::SIGKILL);
+        let (code, said) = broken.end();
+        assert_eq!(code, Some(4), "{said}");
+        assert!(said.contains(sentence), "{said}");
+    }
+}
+
+#[test]
+fn nothing_outlives_a_killed_run_and_its_folder_is_no_recording() {
+    let _guard = one_at_a_time();
+    let broken = start_to_break();
+    broken.signal(broken.run.id().cast_signed(), nix::sys::signal::Signal::SIGKILL);
+    let folder = broken.folder.path().to_owned();
+    let left = start(&["replay".as_ref(), folder.as_ref()]);
+    assert_eq!(left.status.code(), Some(2), "a folder that was never finished is no recording");
+    assert_eq!(broken.end().0, None);
+}
