@@ -6,7 +6,7 @@ use crate::parse::{Draft, Expect};
 use crate::problem::Problem;
 use crate::reader::{did_you_mean, problem};
 use crate::request::SECTOR_BYTES;
-use crate::rule::{Action, Overlap, Place, Point, Rule, Stage};
+use crate::rule::{Action, Overlap, Place, Point, Rule, Target};
 use crate::script::{DeviceFacts, DeviceLimits, Script};
 
 type Found = Vec<(Place, Problem)>;
@@ -28,6 +28,7 @@ pub fn merge(drafts: Vec<Draft>, found: &mut Found) -> Script {
         ..Script::default()
     };
     let mut seed_place: Option<Place> = None;
+    let mut rule_uses = Vec::new();
     let mut expects: BTreeMap<String, Place> = BTreeMap::new();
     for draft in drafts {
         if let Some((seed, place)) = draft.seed {
@@ -39,6 +40,13 @@ pub fn merge(drafts: Vec<Draft>, found: &mut Found) -> Script {
         }
         merge_device(&mut script, &draft.device, draft.device_places, found);
         script.rules.extend(draft.rules);
+        script.events.extend(draft.events);
+        for (name, values, _) in draft.states {
+            if script.states.iter().all(|(known, _)| *known != name) {
+                script.states.push((name, values));
+            }
+        }
+        rule_uses.extend(draft.rule_uses);
         for (expect, place) in draft.expect {
             check_expect(&expect, &place, &ids, found);
             if let Some(first) = expects.insert(expect.id.clone(), place.clone()) {
@@ -48,9 +56,12 @@ pub fn merge(drafts: Vec<Draft>, found: &mut Found) -> Script {
             script.expect.push(expect);
         }
     }
+    for (id, place) in rule_uses.iter().filter(|(id, _)| !ids.contains(id)) {
+        let known: Vec<&str> = ids.iter().map(String::as_str).collect();
+        report(found, "E110", place, format!("no rule {id:?}"), did_you_mean(id, &known));
+    }
     check_children(&script.rules, &ids, found);
-    warn_shadowed(&script.rules, found);
-    warn_dead(&script.rules, found);
+    warn_idle(&script.rules, found);
     script
 }
 
@@ -149,37 +160,58 @@ fn check_children(rules: &[Rule], ids: &[String], found: &mut Found) {
     }
 }
 
-/// W301: an earlier rule of the same stage fires whenever this one could.
-fn warn_shadowed(rules: &[Rule], found: &mut Found) {
-    for (i, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.enabled) {
-        let wins = |earlier: &&Rule| {
-            earlier.enabled
-                && earlier.action.stage() == rule.action.stage()
-                && fires_always(earlier)
-                && looks_at_all_of(earlier, rule)
-        };
-        if let Some(earlier) = rules[..i].iter().find(wins) {
-            let same = if earlier.matches == rule.matches { "same match" } else { "wider match" };
-            let text = format!(
-                "can never win: rule {:?} ({} stage, {same}, no limit) precedes it",
-                earlier.id,
-                rule.action.stage().name()
-            );
-            report(found, "W301", &rule.places.rule, text, None);
-        }
+/// Rules that do nothing, each with its code and why.
+pub fn idle(rules: &[Rule]) -> Vec<(usize, &'static str, String)> {
+    let enabled = || rules.iter().enumerate().filter(|(_, rule)| rule.enabled);
+    let shadowed = enabled().filter_map(|(i, rule)| Some((i, "W301", never_wins(&rules[..i], rule)?)));
+    let dead = enabled().filter_map(|(i, rule)| Some((i, "W302", never_fires(rule)?)));
+    shadowed.chain(dead).collect()
+}
+
+fn warn_idle(rules: &[Rule], found: &mut Found) {
+    for (i, code, why) in idle(rules) {
+        let place = &rules[i].places.rule;
+        let text = if code == "W301" { why } else { format!("rule {:?} {why}", rules[i].id) };
+        report(found, code, place, text, None);
     }
+}
+
+/// W301: an earlier rule of the same stage fires whenever this one could.
+fn never_wins(before: &[Rule], rule: &Rule) -> Option<String> {
+    let wins = |earlier: &&Rule| {
+        earlier.enabled
+            && earlier.action.stage() == rule.action.stage()
+            && earlier.action.competes()
+            && rule.action.competes()
+            && !rule.may_stick_anywhere()
+            && fires_always(earlier)
+            && looks_at_all_of(earlier, rule)
+    };
+    let earlier = before.iter().find(wins)?;
+    let same = if earlier.matches == rule.matches { "same match" } else { "wider match" };
+    Some(format!(
+        "can never win: rule {:?} ({} stage, {same}, no limit) precedes it",
+        earlier.id,
+        rule.action.stage().name()
+    ))
+}
+
+/// W302: the trigger leaves nothing over.
+fn never_fires(rule: &Rule) -> Option<String> {
+    let trigger = &rule.trigger;
+    if trigger.probability == Some(0.0) {
+        return Some("can never fire: its probability is 0".to_string());
+    }
+    let empty = window_is_empty(trigger.after.as_ref(), trigger.until.as_ref());
+    empty.then(|| "can never fire: \"until\" is not after \"after\"".to_string())
 }
 
 fn fires_always(rule: &Rule) -> bool {
-    let held_until_point = rule.action.stage() == Stage::Gate && hold_point(rule).is_some();
-    rule.trigger.is_always() && !held_until_point
-}
-
-fn hold_point(rule: &Rule) -> Option<&Point> {
-    match &rule.action {
-        Action::Hold { until: crate::rule::HoldUntil::Point(point), .. } => Some(point),
-        _ => None,
-    }
+    // What sticks can be healed, what is misdirected may have nowhere to go, and a hold until a point ends.
+    rule.trigger.is_always()
+        && !rule.is_latent()
+        && rule.hold_point().is_none()
+        && !matches!(rule.action, Action::Misdirect { .. })
 }
 
 /// Whether every request the second rule matches is matched by the first; false where we cannot tell.
@@ -195,21 +227,6 @@ fn looks_at_all_of(first: &Rule, second: &Rule) -> bool {
         && a.inflight.contain(&b.inflight)
         && a.queue.is_none_or(|queue| b.queue == Some(queue))
         && a.child_of == b.child_of
-}
-
-/// W302: the trigger leaves nothing over.
-fn warn_dead(rules: &[Rule], found: &mut Found) {
-    for rule in rules.iter().filter(|rule| rule.enabled) {
-        let trigger = &rule.trigger;
-        let why = if trigger.probability == Some(0.0) {
-            "its probability is 0"
-        } else if window_is_empty(trigger.after.as_ref(), trigger.until.as_ref()) {
-            "\"until\" is not after \"after\""
-        } else {
-            continue;
-        };
-        report(found, "W302", &rule.places.rule, format!("rule {:?} can never fire: {why}", rule.id), None);
-    }
 }
 
 fn window_is_empty(after: Option<&Point>, until: Option<&Point>) -> bool {
@@ -239,6 +256,13 @@ pub fn against_device(script: &Script, facts: &DeviceFacts) -> Vec<Problem> {
                 let text = format!("[{},{}) lies beyond the device ({capacity} sectors)", range.0, range.1);
                 report(&mut found, "E201", place, text, None);
             }
+        }
+        if let (Action::Misdirect { to: Target::ToSector(to), .. }, Some(place)) =
+            (&rule.action, &rule.places.to_sector)
+            && *to >= capacity
+        {
+            let text = format!("to_sector {to} lies beyond the device ({capacity} sectors)");
+            report(&mut found, "E201", place, text, None);
         }
         if let (Some(queue), Some(place)) = (rule.matches.queue, &rule.places.queue)
             && queue >= facts.queues

@@ -3,7 +3,8 @@
 //! The four stages of a script (gate, transfer, status, device) have been played through when a `Decision` exists;
 //! the device carries it out and decides nothing of its own.
 
-use crate::event::Record;
+use crate::corrupt::Corruption;
+use crate::event::{EventRecord, Record};
 use crate::power_cut::PowerCut;
 
 /// Index of a rule in the merged script, in file order.
@@ -38,6 +39,19 @@ pub struct Decision {
     pub released: Vec<RuleIndex>,
     /// Lines for decisions.jsonl, in the order in which they were decided.
     pub log: Vec<Record>,
+    /// More lines for it: events whose point was reached with this request. They took effect after it.
+    pub events: Vec<EventRecord>,
+}
+
+/// What came of something that is no request: a mark, the clock, a verb.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Gates that open.
+    pub released: Vec<RuleIndex>,
+    /// What the device does.
+    pub device: Vec<DeviceAction>,
+    /// Lines for decisions.jsonl.
+    pub events: Vec<EventRecord>,
 }
 
 /// What the device stage of a request, or an event, asks of the device as a whole.
@@ -142,8 +156,8 @@ pub struct Piece {
     pub used_len: UsedLen,
 }
 
-/// How much of a piece moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How much of a piece moves, and where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moves {
     /// All of it.
     All,
@@ -153,6 +167,27 @@ pub enum Moves {
     Prefix {
         /// Bytes, less than the piece's (0 for a piece without bytes).
         bytes: u64,
+    },
+    /// These stretches of it, in bytes from its first one, rising. With status OK the rest is a lie.
+    Torn {
+        /// Half-open.
+        kept: Vec<(u64, u64)>,
+    },
+    /// All of it, to (write) or from (read) another place on the disk, which begins at this sector and is as long.
+    Misdirected {
+        /// Lies on the disk, with all that follows.
+        to_sector: u64,
+        /// A write reaches the right place too.
+        original_written: bool,
+    },
+    /// All of it, and some of it wrong.
+    Corrupt(Corruption),
+    /// All of a read, and these sectors as they were so many writes ago.
+    Stale {
+        /// From 1.
+        versions: u32,
+        /// Half-open, rising, inside the piece.
+        sectors: Vec<(u64, u64)>,
     },
     /// None of it, although OK is answered: the lie of `lose`. Reads go on to show what was there before.
     Lost,

@@ -1,18 +1,31 @@
-//! Plays a script against requests. All state of a run is here: counters, windows, points, touches.
+//! Plays a script against requests. All state of a run is here: counters, windows, points, touches, states, bad sectors.
+//!
+//! This file decides requests; `live` is what happens between them: marks, events, verbs.
 
-use std::collections::{BTreeSet, HashMap};
+mod live;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::decision::{Decision, Gate, Moves, Piece, RuleIndex, Status, UsedLen, Work};
-use crate::event::{Draw, Header, Key, Outcome, Purpose, Record};
+use crate::corrupt::Corruption;
+use crate::decision::{Decision, DeviceAction, Gate, Moves, Piece, RuleIndex, Status, UsedLen, Work};
+pub use crate::engine::live::{RuleStatus, ScriptError};
+use crate::event::{Draw, FailClass, Header, Key, Outcome, Purpose, Record};
 pub use crate::index::Filter;
 use crate::index::Index;
-use crate::random::{DrawKey, Draws, below};
+use crate::power_cut::PowerCut;
+use crate::random::{CutDraws, DrawKey, Draws, below};
+use crate::ranges::Ranges;
+use crate::replay::Replay;
 use crate::request::{Arrival, Op, Request, SECTOR_BYTES};
-use crate::rule::{Action, ChildOrder, HoldUntil, Length, Policy, Rule, Stage, Transfer};
+use crate::rule::{
+    Action, ChildOrder, Heal, HoldUntil, Keep, Length, OpSet, Original, Policy, Rule, Scope, Stage, StickySectors,
+    Transfer, Where,
+};
 use crate::script::Script;
+use crate::tear;
 use crate::trigger::{Counts, Drawing, Moment, Progress};
 
 /// The state of one run. The device keeps it behind one short lock.
@@ -23,8 +36,21 @@ pub struct Engine {
     index: Index,
     filter: Filter,
     rules: Vec<RuleState>,
-    /// Hold rules that end at a point; asked after every request.
-    holds_until_point: Vec<u32>,
+    /// Raised with every new filter.
+    generation: u64,
+    /// Rules that hold or stick until a point; asked after every request.
+    until_point: Vec<u32>,
+    /// Rules whose bad sectors a write heals.
+    healed_by_writes: Vec<u32>,
+    /// Events that have not happened.
+    pending: Vec<usize>,
+    states: BTreeMap<String, String>,
+    failing: FailClass,
+    /// Who set `failing`, and how many requests have failed by it.
+    failing_by: (String, u64),
+    /// Misdirected requests must lie on the disk too.
+    capacity_sectors: u64,
+    replay: Option<Replay>,
     counts: Counts,
     marks: BTreeSet<String>,
     /// Looked up, never walked: its order is chance.
@@ -55,6 +81,13 @@ struct RuleState {
     window: Window,
     /// A hold that holds something and has not been released.
     holding: bool,
+    /// Sectors on which the rule acts whatever its trigger says.
+    bad: Ranges,
+    /// It acts on every request of its types.
+    everywhere: bool,
+    /// Its heal point has come: nothing sticks any more.
+    healed_for_good: bool,
+    removed: bool,
 }
 
 /// The open window of a reorder rule.
@@ -126,20 +159,22 @@ impl Unit {
 }
 
 /// A rule whose trigger said yes.
-struct Firing {
-    rule: u32,
-    match_number: u64,
-    key: DrawKey,
-    draw: Vec<Draw>,
+pub(crate) struct Firing {
+    pub(crate) rule: u32,
+    pub(crate) match_number: u64,
+    pub(crate) key: DrawKey,
+    pub(crate) draw: Vec<Draw>,
     /// Set when the firing is settled; each one is.
-    outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
 }
 
-/// What the rules say to one unit: all firings in file order, and which of them won the gate, transfer, status stage.
+/// What the rules say to one unit: all firings in file order, and which of them won each stage.
 #[derive(Default)]
 struct Played {
     firings: Vec<Firing>,
-    winners: [Option<usize>; 3],
+    winners: [Option<usize>; 4],
+    /// The request fails by this event or verb, whatever transfer and status rules say.
+    overruled: Option<String>,
 }
 
 impl Played {
@@ -157,23 +192,61 @@ impl Engine {
     pub fn new(script: Arc<Script>, seed_override: Option<u64>) -> Engine {
         let seed = seed_override.or(script.seed()).unwrap_or(0);
         let index = Index::new(&script.rules);
-        let filter = Filter::new(&script.rules, &index);
-        let rules = script.rules.iter().map(|rule| RuleState::new(rule, &script.rules, seed)).collect();
-        let ends_at_point =
-            |rule: &Rule| rule.enabled && matches!(&rule.action, Action::Hold { until: HoldUntil::Point(_), .. });
-        let holds_until_point =
-            (0..).zip(&script.rules).filter(|(_, rule)| ends_at_point(rule)).map(|(i, _)| i).collect();
-        Engine {
-            script,
+        let filter = Filter::new(&script, FailClass::None);
+        let rules = script.rules.iter().map(|rule| RuleState::new(rule, seed)).collect();
+        let states = script.states.iter().filter_map(|(name, values)| Some((name.clone(), values.first()?.clone())));
+        let mut engine = Engine {
             seed,
             index,
             filter,
             rules,
-            holds_until_point,
+            generation: 0,
+            until_point: Vec::new(),
+            healed_by_writes: Vec::new(),
+            pending: (0..script.events.len()).collect(),
+            states: states.collect(),
+            failing: FailClass::None,
+            failing_by: Default::default(),
+            capacity_sectors: script.device.capacity_sectors.unwrap_or(u64::MAX),
+            replay: None,
             counts: Counts::default(),
             marks: BTreeSet::new(),
             touches: HashMap::new(),
             candidates: Vec::new(),
+            script,
+        };
+        engine.index_rules();
+        engine
+    }
+
+    /// The recorded run that is forced on this one.
+    pub fn replay(&self) -> Option<&Replay> {
+        self.replay.as_ref()
+    }
+
+    pub(crate) fn set_replay(&mut self, replay: Replay) {
+        self.replay = Some(replay);
+    }
+
+    /// The disk is this large: what would be misdirected beyond its end is not.
+    pub fn set_capacity(&mut self, sectors: u64) {
+        self.capacity_sectors = sectors;
+    }
+
+    /// Finds rules by what they look at. After every change of the rules.
+    fn index_rules(&mut self) {
+        let script = Arc::clone(&self.script);
+        let those = |wanted: &dyn Fn(&Rule) -> bool| -> Vec<u32> {
+            let found = (0..).zip(&script.rules).filter(|(_, rule)| rule.enabled && wanted(rule));
+            found.map(|(i, _)| i).collect()
+        };
+        self.index = Index::new(&script.rules);
+        self.filter = Filter::new(&script, self.failing);
+        self.generation += 1;
+        self.until_point = those(&|rule| rule.hold_point().is_some() || rule.heal_point().is_some());
+        self.healed_by_writes = those(&|rule| matches!(rule.scope, Scope::Sticky { heal: Heal::Rewrite, .. }));
+        for (rule, state) in script.rules.iter().zip(&mut self.rules) {
+            state.children = those(&|other| other.matches.child_of.as_deref() == Some(&rule.id));
         }
     }
 
@@ -195,9 +268,14 @@ impl Engine {
         }
     }
 
-    /// The lock-free test in front of `decide`.
+    /// The lock-free test in front of `decide`. Valid for as long as `generation` stays what it is.
     pub fn filter(&self) -> Filter {
         self.filter.clone()
+    }
+
+    /// Another number, another filter.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Decides one request. Call it in rising order of `arrival.seq`; requests the filter turned away may be left out.
@@ -209,9 +287,16 @@ impl Engine {
         let mut candidates = std::mem::take(&mut self.candidates);
         self.index.candidates(request, &mut candidates);
         let unit = Unit { seq: arrival.seq, request: *request, split: None, child: None, touch: 0 };
-        let mut decision = self.decide_unit(&script, unit, &candidates, (before, with));
+        let (mut decision, sets) = self.decide_unit(&script, unit, &candidates, (before, with));
         self.candidates = candidates;
-        decision.released = self.released_by_points(&script);
+        self.heal_by(request, &decision.work);
+        // After all stages, so that no rule sees what another one has just set.
+        sets.into_iter().for_each(|values| self.states.extend(values));
+        let reached = self.reach_points(&script, arrival.seq);
+        decision.released = reached.released;
+        decision.device.extend(reached.device);
+        decision.events = reached.events;
+        last_the_cut(&mut decision.device);
         decision
     }
 
@@ -221,46 +306,126 @@ impl Engine {
         mut unit: Unit,
         candidates: &[u32],
         counts: (Counts, Counts),
-    ) -> Decision {
+    ) -> (Decision, Vec<BTreeMap<String, String>>) {
         let mut played = self.play(script, &mut unit, candidates, counts);
         let gate = self.resolve_gate(script, &unit, &mut played);
-        let mut log = Vec::new();
+        let mut log: Vec<Record> = self.overruled_record(&unit, &played).into_iter().collect();
+        let mut of_children = Vec::new();
+        let mut sets = sets_of(script, &played);
         let work = match self.split_winner(script, &played) {
-            Some(firing) => self.resolve_split(script, &unit, &mut played, firing, counts, &mut log),
+            Some(firing) => {
+                let (work, mut children) =
+                    self.resolve_split(script, &unit, &mut played, firing, counts, &mut of_children);
+                sets.append(&mut children);
+                work
+            }
             None => Work::Whole(self.resolve_piece(script, &unit, &mut played)),
         };
+        let device = self.resolve_device(script, &mut played);
         // The request's own lines stand before its children's.
-        let mut lines: Vec<Record> = played.firings.into_iter().map(|firing| record(script, &unit, firing)).collect();
-        lines.append(&mut log);
-        Decision { gate, work, device: Vec::new(), released: Vec::new(), log: lines }
+        log.extend(played.firings.into_iter().map(|firing| record(script, &unit, firing)));
+        log.append(&mut of_children);
+        (Decision { gate, work, device, released: Vec::new(), log, events: Vec::new() }, sets)
+    }
+
+    /// The line that says why a request failed that no rule failed.
+    fn overruled_record(&mut self, unit: &Unit, played: &Played) -> Option<Record> {
+        let by = played.overruled.clone()?;
+        self.failing_by.1 += 1;
+        let Request { op, sector, sectors, .. } = unit.request;
+        Some(Record {
+            seq: unit.seq,
+            rule: by,
+            match_number: self.failing_by.1,
+            op,
+            sector,
+            sectors,
+            touch: unit.touch,
+            child: None,
+            key: Key::Address,
+            draw: Vec::new(),
+            outcome: Outcome::Error { status: Status::IOERR.0, moved_bytes: 0 },
+        })
+    }
+
+    fn resolve_device(&self, script: &Script, played: &mut Played) -> Vec<DeviceAction> {
+        let Some(firing) = played.winner(Stage::Device) else { return Vec::new() };
+        let (index, match_number) = (played.firings[firing].rule as usize, played.firings[firing].match_number);
+        let Action::PowerCut { unflushed, then } = script.rules[index].action else {
+            unreachable!("only power cuts compete for the device stage")
+        };
+        played.settle(firing, Outcome::PowerCut {});
+        let by = script.rules[index].id.clone();
+        let draws = CutDraws::new(self.seed, &by, match_number);
+        vec![DeviceAction::PowerCut(PowerCut { by, unflushed, then, draws })]
     }
 
     /// Asks the rules in file order, and lets the first of each stage win.
     fn play(&mut self, script: &Script, unit: &mut Unit, candidates: &[u32], counts: (Counts, Counts)) -> Played {
+        let Request { op, sector, sectors, .. } = unit.request;
         let mut played = Played::default();
+        if self.failing.ops().has(op) {
+            unit.touch = self.count_touch(unit.touch_key());
+            played.overruled = Some(self.failing_by.0.clone());
+        }
         for &index in candidates {
             let rule = &script.rules[index as usize];
-            let Request { op, sector, sectors, .. } = unit.request;
-            if !rule.fits_place(op, sector, sectors) {
+            let fits = rule.fits_place(op, sector, sectors) && self.has_a_target(rule, sector, sectors);
+            let sticks =
+                self.rules[index as usize].sticks_to(rule, &unit.request) && self.has_a_target(rule, sector, sectors);
+            if !fits && !sticks {
                 continue;
             }
             if unit.touch == 0 {
                 unit.touch = self.count_touch(unit.touch_key());
             }
-            if !rule.fits_moment(&unit.request) {
-                continue;
-            }
-            let moment = Moment { before: counts.0, with: counts.1, marks: &self.marks };
-            let state = &mut self.rules[index as usize];
-            let drawing = Drawing { draws: state.probability.as_ref(), address: unit.address() };
-            if let Some(draw) = state.progress.fires(rule, &moment, &drawing) {
-                let key = state.progress.draw_key(rule, unit.address());
-                let match_number = state.progress.matched;
-                let firing = Firing { rule: index, match_number, key, draw, outcome: None };
-                self.enter_stage(script, &mut played, firing);
+            let fits = fits && rule.fits_moment(&unit.request);
+            if fits || sticks {
+                let firing = self.ask(rule, index, unit, (fits, sticks), counts);
+                firing.into_iter().for_each(|firing| self.enter_stage(script, unit, &mut played, firing));
             }
         }
         played
+    }
+
+    /// Whether a rule fires on a request that it fits or that it sticks to.
+    fn ask(
+        &mut self,
+        rule: &Rule,
+        index: u32,
+        unit: &Unit,
+        (fits, sticks): (bool, bool),
+        counts: (Counts, Counts),
+    ) -> Option<Firing> {
+        let moment = Moment { before: counts.0, with: counts.1, marks: &self.marks, states: &self.states };
+        let state = &mut self.rules[index as usize];
+        let drawing = Drawing { draws: state.probability.as_ref(), address: unit.address() };
+        let triggered = match fits {
+            true => state.progress.fires(rule, &moment, &drawing),
+            false => state.progress.matches(),
+        };
+        let sticks = sticks && !state.progress.hold_is_over(rule, &moment);
+        let draw = match triggered {
+            // Sectors that were bad from the start and have been healed stay good.
+            Some(draw) if sticks || !rule.is_latent() => Some(draw),
+            _ if sticks => Some(Vec::new()),
+            _ => None,
+        };
+        let key = state.progress.draw_key(rule, unit.address());
+        let firing =
+            draw.map(|draw| Firing { rule: index, match_number: state.progress.matched, key, draw, outcome: None });
+        match &mut self.replay {
+            Some(replay) => replay.force(index, &unit.request, unit.touch, unit.address(), rule.trigger.key),
+            None => firing,
+        }
+    }
+
+    /// A misdirected request has to go somewhere.
+    fn has_a_target(&self, rule: &Rule, sector: u64, sectors: u64) -> bool {
+        let Action::Misdirect { to, .. } = rule.action else { return true };
+        let target = to.of(sector);
+        target != Some(sector)
+            && target.and_then(|to| to.checked_add(sectors)).is_some_and(|end| end <= self.capacity_sectors)
     }
 
     fn count_touch(&mut self, key: TouchKey) -> u64 {
@@ -269,10 +434,22 @@ impl Engine {
         *touch
     }
 
-    fn enter_stage(&mut self, script: &Script, played: &mut Played, mut firing: Firing) {
-        let stage = script.rules[firing.rule as usize].action.stage();
+    fn enter_stage(&mut self, script: &Script, unit: &Unit, played: &mut Played, mut firing: Firing) {
+        let rule = &script.rules[firing.rule as usize];
+        let stage = rule.action.stage();
         let state = &mut self.rules[firing.rule as usize];
+        let fails_anyway = played.overruled.as_ref().filter(|_| matches!(stage, Stage::Transfer | Stage::Status));
         match played.winner(stage) {
+            _ if fails_anyway.is_some() => {
+                state.shadowed += 1;
+                firing.outcome = fails_anyway.cloned().map(|by| Outcome::Shadowed { by });
+            }
+            _ if !rule.action.competes() => {
+                state.carried_out += 1;
+                if let Action::Set(values) = &rule.action {
+                    firing.outcome = Some(Outcome::Set(values.clone()));
+                }
+            }
             Some(winner) => {
                 state.shadowed += 1;
                 let by = script.rules[played.firings[winner].rule as usize].id.clone();
@@ -280,6 +457,7 @@ impl Engine {
             }
             None => {
                 state.carried_out += 1;
+                state.stick(rule, &unit.request);
                 played.winners[stage as usize] = Some(played.firings.len());
             }
         }
@@ -373,7 +551,11 @@ impl Engine {
         let Request { sector, sectors, .. } = unit.request;
         let mut piece = Piece { sector, sectors, moves: Moves::All, status: Status::OK, used_len: UsedLen::Honest };
         let transfer = played.winner(Stage::Transfer);
+        if played.overruled.is_some() {
+            return Piece { moves: Moves::Prefix { bytes: 0 }, status: Status::IOERR, ..piece };
+        }
         if let Some(firing) = transfer {
+            let index = played.firings[firing].rule;
             match &script.rules[played.firings[firing].rule as usize].action {
                 Action::Partial { amount, status, used_len } => {
                     let moved_bytes = amount.bytes_of(sectors);
@@ -385,6 +567,33 @@ impl Engine {
                 Action::Lose {} => {
                     piece.moves = Moves::Lost;
                     played.settle(firing, Outcome::Lose {});
+                }
+                Action::Torn { unit: size, keep } => {
+                    let drawn = self.rules[index as usize].action.as_ref().map(|(_, draws)| draws);
+                    let kept = tear::kept(*size, keep, unit.bytes(), drawn, played.firings[firing].key);
+                    if drawn.is_some() {
+                        self.draw(&mut played.firings[firing]);
+                    }
+                    piece.moves = Moves::Torn { kept: kept.clone() };
+                    played.settle(firing, Outcome::Torn { kept });
+                }
+                Action::Misdirect { to, original } => {
+                    let to_sector = to.of(sector).expect("a rule without a target does not fire");
+                    let original_written = *original == Original::Written;
+                    piece.moves = Moves::Misdirected { to_sector, original_written };
+                    played.settle(firing, Outcome::Misdirect { to_sector });
+                }
+                Action::Corrupt { damage, place } => {
+                    let (_, draws) = self.rules[index as usize].action.as_ref().expect("prepared for every corruption");
+                    let sectors = self.affected(script, index, &unit.request);
+                    played.settle(firing, Outcome::Corrupt { sectors: sectors.clone() });
+                    let (rule, media, draws) = (RuleIndex(index), *place == Where::Media, draws.clone());
+                    piece.moves = Moves::Corrupt(Corruption { rule, media, sectors, damage: *damage, draws });
+                }
+                Action::Stale { versions } => {
+                    let sectors = self.affected(script, index, &unit.request);
+                    piece.moves = Moves::Stale { versions: *versions, sectors };
+                    played.settle(firing, Outcome::Stale { versions: *versions });
                 }
                 _ => unreachable!("a split is resolved apart, and no other action is in the transfer stage"),
             }
@@ -402,6 +611,18 @@ impl Engine {
             played.settle(firing, Outcome::Error { status: status.0, moved_bytes });
         }
         piece
+    }
+
+    /// Sectors of a request that the rule is about: those in its ranges, and those that are bad by it.
+    fn affected(&self, script: &Script, rule: u32, request: &Request) -> Vec<(u64, u64)> {
+        let (state, rule) = (&self.rules[rule as usize], &script.rules[rule as usize]);
+        let (start, end) = (request.sector, request.sector + request.sectors);
+        if state.everywhere {
+            return vec![(start, end)];
+        }
+        let bad = state.bad.within(start, end);
+        let matched = if rule.is_latent() { Vec::new() } else { rule.matched_sectors(start, request.sectors) };
+        Ranges::of(bad.into_iter().chain(matched)).list().to_vec()
     }
 
     fn error_moves(&self, passes: Transfer, unit: &Unit, firing: &mut Firing) -> Moves {
@@ -425,14 +646,14 @@ impl Engine {
         firing: usize,
         counts: (Counts, Counts),
         log: &mut Vec<Record>,
-    ) -> Work {
+    ) -> (Work, Vec<BTreeMap<String, String>>) {
         let index = played.firings[firing].rule;
         let Action::Split { cut, order } = &script.rules[index as usize].action else {
             unreachable!("the caller found a split")
         };
         let sectors = cut.lengths(unit.request.sectors);
         let order = self.child_order(*order, sectors.len() as u32, &mut played.firings[firing]);
-        let mut pieces = self.decide_children(script, unit, index, &sectors, counts, log);
+        let (mut pieces, sets) = self.decide_children(script, unit, index, &sectors, counts, log);
         played.settle(firing, Outcome::Split { sectors, order: order.clone() });
         if let Some(firing) = played.winner(Stage::Status)
             && let Action::Error { status, .. } = &script.rules[played.firings[firing].rule as usize].action
@@ -441,7 +662,7 @@ impl Engine {
             let moved_bytes = pieces.iter().map(moved_bytes).sum();
             played.settle(firing, Outcome::Error { status: status.0, moved_bytes });
         }
-        Work::Split { rule: RuleIndex(index), pieces, order }
+        (Work::Split { rule: RuleIndex(index), pieces, order }, sets)
     }
 
     fn child_order(&self, order: ChildOrder, children: u32, firing: &mut Firing) -> Vec<u32> {
@@ -466,7 +687,8 @@ impl Engine {
         lengths: &[u64],
         counts: (Counts, Counts),
         log: &mut Vec<Record>,
-    ) -> Vec<Piece> {
+    ) -> (Vec<Piece>, Vec<BTreeMap<String, String>>) {
+        let mut sets = Vec::new();
         let candidates = std::mem::take(&mut self.rules[split as usize].children);
         let mut pieces = Vec::with_capacity(lengths.len());
         let mut sector = parent.request.sector;
@@ -475,26 +697,28 @@ impl Engine {
             let mut unit = Unit { seq: parent.seq, request, split: Some(split), child: Some(child), touch: 0 };
             let mut played = self.play(script, &mut unit, &candidates, counts);
             pieces.push(self.resolve_piece(script, &unit, &mut played));
+            sets.append(&mut sets_of(script, &played));
             log.extend(played.firings.into_iter().map(|firing| record(script, &unit, firing)));
             sector += sectors;
         }
         self.rules[split as usize].children = candidates;
-        pieces
+        (pieces, sets)
     }
 
-    fn released_by_points(&mut self, script: &Script) -> Vec<RuleIndex> {
-        let mut released = Vec::new();
-        for &index in &self.holds_until_point {
-            let state = &mut self.rules[index as usize];
-            let Action::Hold { until: HoldUntil::Point(point), .. } = &script.rules[index as usize].action else {
-                continue;
-            };
-            if state.holding && point.is_reached(state.progress.matched, &self.counts, &self.marks) {
-                state.holding = false;
-                released.push(RuleIndex(index));
+    /// A write heals what it reaches.
+    fn heal_by(&mut self, request: &Request, work: &Work) {
+        if self.healed_by_writes.is_empty() || !OpSet::CHANGING.has(request.op) {
+            return;
+        }
+        let pieces = match work {
+            Work::Whole(piece) => std::slice::from_ref(piece),
+            Work::Split { pieces, .. } => pieces,
+        };
+        for (start, end) in pieces.iter().flat_map(rewritten) {
+            for index in &self.healed_by_writes {
+                self.rules[*index as usize].bad.remove(start, end);
             }
         }
-        released
     }
 
     /// Closes a reorder window whose `max_wait_ms` have passed. Later requests of the rule open the next one.
@@ -510,15 +734,6 @@ impl Engine {
         let draw = if policy == Policy::Shuffle { vec![self.order_draw(rule.0, window)] } else { Vec::new() };
         let outcome = Outcome::ReorderStarved { window, order: order.clone() };
         ClosedWindow { order, record: last.map(|last| Record { outcome, draw, ..last }) }
-    }
-
-    /// The mark `name` was set, before the request with the next `seq`. Gives the holds it releases.
-    pub fn mark(&mut self, name: &str, seq: u64, elapsed_ms: u64) -> Vec<RuleIndex> {
-        self.counts.requests = self.counts.requests.max(seq);
-        self.counts.elapsed_ms = self.counts.elapsed_ms.max(elapsed_ms);
-        self.marks.insert(name.to_string());
-        let script = Arc::clone(&self.script);
-        self.released_by_points(&script)
     }
 
     /// Finds the `hold` rule whose requests the user wants released now. Later matches of it are held again. `None`: no
@@ -548,7 +763,7 @@ impl Engine {
             fired: state.carried_out,
             shadowed: state.shadowed,
         };
-        self.script.rules.iter().zip(&self.rules).map(counters).collect()
+        self.script.rules.iter().zip(&self.rules).filter(|(_, state)| !state.removed).map(counters).collect()
     }
 
     /// Every `expect.fired` that does not hold at this moment.
@@ -572,28 +787,68 @@ impl Engine {
 const UNTIL_RESET_MS: u64 = 3_155_760_000_000;
 
 impl RuleState {
-    fn new(rule: &Rule, all: &[Rule], seed: u64) -> RuleState {
+    fn new(rule: &Rule, seed: u64) -> RuleState {
         let key = rule.trigger.key;
         let draws = |purpose, key| Draws::new(seed, &rule.id, purpose, key);
         let action = match rule.action {
             Action::Delay { length: Length::Drawn(_), .. } => Some((Purpose::Delay, key)),
             Action::Error { transfer: Transfer::Random, .. } => Some((Purpose::Transfer, key)),
             Action::Split { order: ChildOrder::Shuffle, .. } => Some((Purpose::Order, key)),
+            Action::Torn { keep: Keep::Prefix | Keep::Suffix | Keep::Random, .. } => Some((Purpose::Tear, key)),
+            // Keyed by what the sector holds.
+            Action::Corrupt { .. } => Some((Purpose::Damage, Key::Address)),
             // A window has no address, only a number.
             Action::Reorder { policy: Policy::Shuffle, .. } => Some((Purpose::Order, Key::Ordinal)),
             _ => None,
         };
-        let looks_here = |other: &Rule| other.enabled && other.matches.child_of.as_deref() == Some(&rule.id);
+        let mut bad = Ranges::default();
+        if rule.is_latent() {
+            bad = Ranges::of(rule.matched_sectors(0, u64::MAX));
+        }
         RuleState {
             progress: Progress::default(),
             carried_out: 0,
             shadowed: 0,
             probability: rule.trigger.probability.map(|_| draws(Purpose::Probability, key)),
             action: action.map(|(purpose, key)| (purpose, draws(purpose, key))),
-            children: (0..).zip(all).filter(|(_, other)| looks_here(other)).map(|(i, _)| i).collect(),
+            children: Vec::new(),
             window: Window::default(),
             holding: false,
+            bad,
+            everywhere: false,
+            healed_for_good: false,
+            removed: false,
         }
+    }
+
+    /// Whether the rule acts on a request because it has fired before.
+    fn sticks_to(&self, rule: &Rule, request: &Request) -> bool {
+        let Request { op, sector, sectors, .. } = *request;
+        let touches = self.everywhere || self.bad.meet(sector, sector.saturating_add(sectors));
+        touches && rule.matches.op.has(op) && sectors >= rule.action.least_sectors()
+    }
+
+    /// The rule was carried out on a request: what of it lasts.
+    fn stick(&mut self, rule: &Rule, request: &Request) {
+        let (start, end) = (request.sector, request.sector.saturating_add(request.sectors));
+        match &rule.scope {
+            Scope::Request => {}
+            Scope::Device => self.everywhere = true,
+            Scope::Sticky { .. } if self.healed_for_good => {}
+            Scope::Sticky { sectors: StickySectors::Request, .. } => self.bad.add(start, end),
+            // What was bad from the start and has been healed does not go bad again.
+            Scope::Sticky { .. } if rule.is_latent() => {}
+            Scope::Sticky { .. } => {
+                let matched = rule.matched_sectors(start, request.sectors);
+                matched.into_iter().for_each(|(start, end)| self.bad.add(start, end));
+            }
+        }
+    }
+
+    /// Nothing of the rule lasts any more.
+    fn heal(&mut self) {
+        self.bad.clear();
+        self.everywhere = false;
     }
 }
 
@@ -623,10 +878,47 @@ fn fail(piece: &mut Piece, status: Status) {
 }
 
 fn moved_bytes(piece: &Piece) -> u64 {
-    match piece.moves {
-        Moves::All => piece.sectors * SECTOR_BYTES,
-        Moves::Prefix { bytes } => bytes,
+    match &piece.moves {
+        Moves::All | Moves::Misdirected { .. } | Moves::Corrupt(_) | Moves::Stale { .. } => {
+            piece.sectors * SECTOR_BYTES
+        }
+        Moves::Prefix { bytes } => *bytes,
+        Moves::Torn { kept } => kept.iter().map(|stretch| stretch.1 - stretch.0).sum(),
         Moves::Lost => 0,
+    }
+}
+
+/// Sectors that a write leaves with new content, whole ones only.
+fn rewritten(piece: &Piece) -> Vec<(u64, u64)> {
+    let stretches = match &piece.moves {
+        Moves::All | Moves::Corrupt(_) | Moves::Misdirected { original_written: true, .. } => {
+            vec![(0, piece.sectors * SECTOR_BYTES)]
+        }
+        Moves::Prefix { bytes } => vec![(0, *bytes)],
+        Moves::Torn { kept } => kept.clone(),
+        Moves::Lost | Moves::Misdirected { .. } | Moves::Stale { .. } => Vec::new(),
+    };
+    let whole = |(start, end): (u64, u64)| (start.div_ceil(SECTOR_BYTES), end / SECTOR_BYTES);
+    let in_place = |(start, end): (u64, u64)| (piece.sector + start, piece.sector + end);
+    stretches.into_iter().map(whole).filter(|(start, end)| start < end).map(in_place).collect()
+}
+
+/// What the `set` rules among the firings set, in file order.
+fn sets_of(script: &Script, played: &Played) -> Vec<BTreeMap<String, String>> {
+    let values = |firing: &Firing| match &script.rules[firing.rule as usize].action {
+        Action::Set(values) => Some(values.clone()),
+        _ => None,
+    };
+    played.firings.iter().filter_map(values).collect()
+}
+
+/// A power cut comes after everything else, and there is one at most.
+fn last_the_cut(device: &mut Vec<DeviceAction>) {
+    let is_cut = |action: &DeviceAction| matches!(action, DeviceAction::PowerCut(_));
+    if let Some(first) = device.iter().position(is_cut) {
+        let cut = device.remove(first);
+        device.retain(|action| !is_cut(action));
+        device.push(cut);
     }
 }
 

@@ -3,6 +3,8 @@
 //! A match that does not fire is counted (`RuleCounters::matched`), not written. Draws are written as 16 hex digits,
 //! since JSON readers that keep numbers as floats would round them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::request::Op;
@@ -54,6 +56,78 @@ pub struct Record {
     pub outcome: Outcome,
 }
 
+/// Something happened to the device: an event of the script, or a verb of the control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// It came before the request with this `seq`, unless that one reached its point: then right after it.
+    pub seq: u64,
+    /// The event's id, or `@` and the verb.
+    pub rule: String,
+    /// What happened.
+    pub event: Happened,
+}
+
+/// What happened to the device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Happened {
+    /// This class of requests fails from now on.
+    FailClass(FailClass),
+    /// Everything that stuck is healed, or what stuck by this rule.
+    Heal {
+        /// The rule.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
+    },
+    /// The front-end is left.
+    Disconnect {
+        /// Nobody is let in for so long.
+        reconnect_ms: u64,
+    },
+    /// The write cache is switched on (`writeback`) or off (`writethrough`).
+    WriteCache(crate::script::WriteCache),
+    /// The power went.
+    PowerCut {},
+    /// States have new values.
+    Set(BTreeMap<String, String>),
+    /// A rule was added, removed, enabled or disabled while the device ran.
+    Rule {
+        /// Which.
+        id: String,
+        /// What was done to it.
+        change: RuleChange,
+    },
+}
+
+/// What was done to a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleChange {
+    /// It is the last one now.
+    Added,
+    /// It is no more.
+    Removed,
+    /// It fires again.
+    Enabled,
+    /// It does not fire until it is enabled.
+    Disabled,
+}
+
+/// Which requests fail, whatever the rules say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailClass {
+    /// No one.
+    #[default]
+    None,
+    /// Writes, discards, write_zeroes and flushes: a disk that cannot write cannot promise that anything is durable.
+    Writes,
+    /// Reads.
+    Reads,
+    /// All of these. `get_id` never fails.
+    All,
+}
+
 /// `trigger.key`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -95,6 +169,10 @@ pub enum Purpose {
     Order,
     /// Which states a power cut leaves.
     States,
+    /// Where a write tears.
+    Tear,
+    /// Which bits go wrong; keyed by the sector and its content.
+    Damage,
 }
 
 /// What came of a rule that fired.
@@ -115,8 +193,32 @@ pub enum Outcome {
         /// Bytes that moved.
         moved_bytes: u64,
     },
+    /// Stretches moved, and OK was proposed.
+    Torn {
+        /// In bytes from the first one.
+        kept: Vec<(u64, u64)>,
+    },
     /// Nothing moved, and OK was proposed.
     Lose {},
+    /// It went to, or came from, another place.
+    Misdirect {
+        /// Which begins here.
+        to_sector: u64,
+    },
+    /// Some of it is wrong.
+    Corrupt {
+        /// In these sectors.
+        sectors: Vec<(u64, u64)>,
+    },
+    /// Some of what was read was old.
+    Stale {
+        /// So many writes ago.
+        versions: u32,
+    },
+    /// The power went with it.
+    PowerCut {},
+    /// States have new values from the next request on.
+    Set(BTreeMap<String, String>),
     /// Answered late.
     Delay {
         /// Microseconds.

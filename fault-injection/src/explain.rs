@@ -1,10 +1,15 @@
 //! A script in sentences, as it will be played: for `script explain`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use crate::check::idle;
+use crate::corrupt::{Damage, Pattern, With};
 use crate::decision::{GateWhen, UsedLen};
+use crate::event::FailClass;
+use crate::power_cut::{Then, Unflushed};
 use crate::rule::*;
-use crate::script::Script;
+use crate::script::{Happens, Script, WriteCache};
 
 /// What the script does: stages, who wins, the defaults that were filled in.
 pub fn explain(script: &Script) -> String {
@@ -15,10 +20,15 @@ pub fn explain(script: &Script) -> String {
     if let Some(limits) = device(script) {
         line(&mut out, &format!("The device is offered with {limits}."));
     }
-    line(&mut out, "A request passes three stages; in each, the first rule below that fires wins.");
-    for stage in [Stage::Gate, Stage::Transfer, Stage::Status] {
+    for (name, values) in &script.states {
+        let rest: Vec<String> = values[1..].iter().map(|value| format!("{value:?}")).collect();
+        line(&mut out, &format!("State {name:?} begins as {:?}, and may become {}.", values[0], rest.join(" or ")));
+    }
+    line(&mut out, "A request passes four stages; in each, the first rule below that fires wins.");
+    for stage in [Stage::Gate, Stage::Transfer, Stage::Status, Stage::Device] {
         explain_stage(&mut out, script, stage);
     }
+    explain_events(&mut out, script);
     for expect in &script.expect {
         let most = expect.max.map_or("any number of times".to_string(), |max| format!("{max} times"));
         line(&mut out, &format!("Expected: rule {:?} is carried out {} to {most}.", expect.id, expect.min));
@@ -37,24 +47,106 @@ fn device(script: &Script) -> Option<String> {
 }
 
 fn explain_stage(out: &mut String, script: &Script, stage: Stage) {
-    let rules: Vec<&Rule> = script.rules.iter().filter(|rule| rule.action.stage() == stage).collect();
+    let idle = idle(&script.rules);
+    let rules: Vec<(usize, &Rule)> =
+        script.rules.iter().enumerate().filter(|(_, rule)| rule.action.stage() == stage).collect();
     line(out, "");
     let purpose = match stage {
         Stage::Gate => "when it is answered",
         Stage::Transfer => "what moves",
         Stage::Status => "what status it carries",
+        Stage::Device => "what becomes of the device after it; every \"set\" takes place, and then the first power cut",
     };
     line(out, &format!("{} stage ({purpose}):{}", stage.name(), if rules.is_empty() { " no rules" } else { "" }));
-    for rule in rules {
+    for (i, rule) in rules {
         let off = if rule.enabled { "" } else { " (disabled)" };
         line(
             out,
             &format!("  {}{off}: {}, {}: {}.", rule.id, matches(rule), trigger(&rule.trigger), action(&rule.action)),
         );
+        if let Some(lasts) = scope(rule) {
+            line(out, &format!("    {lasts}."));
+        }
+        for (_, _, why) in idle.iter().filter(|(of, _, _)| *of == i) {
+            line(out, &format!("    {why}."));
+        }
         if let Some(note) = &rule.note {
             line(out, &format!("    note: {note}"));
         }
     }
+}
+
+fn explain_events(out: &mut String, script: &Script) {
+    if script.events.is_empty() {
+        return;
+    }
+    line(out, "");
+    line(out, "Events, each once, after the request that reaches its point:");
+    for event in &script.events {
+        let what = match &event.happens {
+            Happens::FailClass(class) => format!("{} fail from then on", failing(*class)),
+            Happens::Heal { rule: None } => "what stuck is healed, and nothing fails as a class any more".to_string(),
+            Happens::Heal { rule: Some(id) } => format!("what stuck by rule {id:?} is healed"),
+            Happens::Disconnect { reconnect_ms } => {
+                format!("what was taken is settled, the front-end is left, and let in again after {reconnect_ms} ms")
+            }
+            Happens::WriteCache(WriteCache::Writethrough) => "the write cache is off".to_string(),
+            Happens::WriteCache(_) => "the write cache is on".to_string(),
+            Happens::PowerCut { unflushed, then } => cut(unflushed, *then),
+            Happens::Set(values) => format!("set {}", states(values, " is ")),
+        };
+        line(out, &format!("  {}: at {}: {what}.", event.id, point(&event.at)));
+    }
+}
+
+fn failing(class: FailClass) -> &'static str {
+    match class {
+        FailClass::None => "no requests",
+        FailClass::Writes => "all writes, discards, write_zeroes and flushes",
+        FailClass::Reads => "all reads",
+        FailClass::All => "all reads, writes, discards, write_zeroes and flushes",
+    }
+}
+
+fn states(values: &BTreeMap<String, String>, between: &str) -> String {
+    values.iter().map(|(state, value)| format!("{state:?}{between}{value:?}")).collect::<Vec<_>>().join(" and ")
+}
+
+fn cut(unflushed: &Unflushed, then: Then) -> String {
+    let then = match then {
+        Then::KillVm => "the virtual machine is ended",
+        Then::Disconnect => "the front-end is left",
+        Then::Snapshot => "the states are written out, and the guest goes on",
+    };
+    format!("the power goes: of what was not flushed {} survives; {then}", unflushed.words())
+}
+
+/// How long it lasts, if longer than a request.
+fn scope(rule: &Rule) -> Option<String> {
+    let (sectors, heal) = match &rule.scope {
+        Scope::Request => return None,
+        Scope::Device => {
+            return Some(
+                "once it has fired it acts on every request of these types, until it is healed by hand".into(),
+            );
+        }
+        Scope::Sticky { sectors, heal } => (sectors, heal),
+    };
+    let which = match (rule.is_latent(), sectors) {
+        (true, StickySectors::Matched) => "these sectors are bad from the start",
+        (true, StickySectors::Request) => {
+            "these sectors are bad from the start, and all sectors of a request on which it fired become so"
+        }
+        (false, StickySectors::Matched) => "matched sectors of a request on which it fired stay bad",
+        (false, StickySectors::Request) => "all sectors of a request on which it fired stay bad",
+    };
+    let until = match heal {
+        Heal::Rewrite => "each until it is written".to_string(),
+        Heal::Never => "until they are healed by hand".to_string(),
+        Heal::Reset => "until the driver resets the device".to_string(),
+        Heal::Point(at) => format!("until {}", point(at)),
+    };
+    Some(format!("{which}, {until}"))
 }
 
 fn matches(rule: &Rule) -> String {
@@ -88,6 +180,9 @@ fn bounds(bounds: &Bounds, what: &str) -> String {
 
 fn trigger(trigger: &Trigger) -> String {
     let mut parts = Vec::new();
+    if !trigger.when.is_empty() {
+        parts.push(format!("when {}", states(&trigger.when, " is ")));
+    }
     parts.extend(trigger.after.as_ref().map(|at| format!("after {}", point(at))));
     parts.extend(trigger.until.as_ref().map(|at| format!("until {}", point(at))));
     if !trigger.nth.is_empty() {
@@ -138,6 +233,54 @@ fn action(action: &Action) -> String {
             let length = if *used_len == UsedLen::Honest { "its true length" } else { "full length" };
             format!("only {amount} move; propose {} with {length}", status_name(*status))
         }
+        Action::Torn { unit, keep } => {
+            let unit = match unit {
+                Unit::Byte => "bytes",
+                Unit::Sector => "sectors",
+                Unit::Block => "blocks of 4096 bytes",
+            };
+            match keep {
+                Keep::Prefix => format!("a drawn number of {unit} from the front moves, the rest does not; propose ok"),
+                Keep::Suffix => format!("a drawn number of {unit} from the back moves, the rest does not; propose ok"),
+                Keep::Random => format!("torn at drawn places between {unit}, every other stretch moves; propose ok"),
+                Keep::Units(units) => format!("of its {unit} only those numbered {units:?} move; propose ok"),
+            }
+        }
+        Action::Misdirect { to, original } => {
+            let to = match to {
+                Target::ToSector(sector) => format!("sector {sector}"),
+                Target::DeltaSectors(delta) => format!("{delta:+} sectors from there"),
+            };
+            let original = match original {
+                Original::Stale => "the right place keeps what it had",
+                Original::Written => "the right place is written too",
+            };
+            format!("a write goes to {to} ({original}), a read is answered from {to}; propose ok")
+        }
+        Action::Corrupt { damage, place } => {
+            let damage = match damage {
+                Damage::Bits { bits } => format!("{bits} bits of each matched sector flip"),
+                Damage::Bytes { offset, bytes, with } => {
+                    let with = match with {
+                        With::Value(value) => value.to_string(),
+                        With::Pattern(Pattern::Zero) => "0".to_string(),
+                        With::Pattern(Pattern::Ones) => "255".to_string(),
+                        With::Pattern(Pattern::Random) => "wrong ones".to_string(),
+                    };
+                    format!("bytes {offset} to {} of each matched sector become {with}", offset + bytes - 1)
+                }
+            };
+            let place = if *place == Where::Media { "on the medium, for later reads too" } else { "on the way" };
+            format!("{damage}, {place}; propose ok")
+        }
+        Action::Stale { versions: 1 } => {
+            "matched sectors are read as they were before their last write; propose ok".into()
+        }
+        Action::Stale { versions } => {
+            format!("matched sectors are read as they were {versions} writes ago; propose ok")
+        }
+        Action::PowerCut { unflushed, then } => cut(unflushed, *then),
+        Action::Set(values) => format!("from the next request on {}", states(values, " is ")),
         Action::Lose {} => "nothing moves; propose ok".to_string(),
         Action::Delay { length: Length::Fixed { us }, when } => format!("answer {us} us late{}", touched(*when)),
         Action::Delay { length: Length::Drawn(distribution), when } => {

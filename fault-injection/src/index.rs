@@ -6,8 +6,11 @@
 
 use std::sync::Arc;
 
+use crate::event::FailClass;
+use crate::ranges::Ranges;
 use crate::request::{Op, Request};
-use crate::rule::{Action, HoldUntil, OPS, OpSet, Point, Rule};
+use crate::rule::{Heal, OPS, OpSet, Point, Rule, Scope};
+use crate::script::Script;
 
 /// Rules by type and place. Children of splits are not in it: they never arrive.
 #[derive(Debug)]
@@ -46,14 +49,13 @@ impl Index {
 impl OpIndex {
     fn new(rules: &[Rule], op: Op) -> OpIndex {
         let of_op = || (0u32..).zip(rules).filter(|(_, rule)| arrives(rule) && rule.matches.op.has(op));
-        let everywhere = of_op().filter(|(_, rule)| rule.matches.sectors.is_empty()).map(|(i, _)| i).collect();
-        let mut starts: Vec<u64> =
-            of_op().flat_map(|(_, rule)| &rule.matches.sectors).flat_map(|r| [r.0, r.1]).collect();
+        let everywhere = of_op().filter(|(_, rule)| looks_at(rule).is_empty()).map(|(i, _)| i).collect();
+        let mut starts: Vec<u64> = of_op().flat_map(|(_, rule)| looks_at(rule)).flat_map(|r| [r.0, r.1]).collect();
         starts.sort_unstable();
         starts.dedup();
         let mut cells = vec![Vec::new(); starts.len()];
         for (i, rule) in of_op() {
-            for &(start, end) in &rule.matches.sectors {
+            for &(start, end) in looks_at(rule) {
                 let (first, after) = (starts.partition_point(|&s| s < start), starts.partition_point(|&s| s < end));
                 cells[first..after].iter_mut().for_each(|cell: &mut Vec<u32>| cell.push(i));
             }
@@ -68,23 +70,20 @@ impl OpIndex {
         let after = self.starts.partition_point(|&start| start < end).max(first);
         &self.cells[first..after]
     }
-
-    /// The ranges in which some rule looks, rising and apart.
-    fn ranges(&self) -> Vec<(u64, u64)> {
-        let mut ranges: Vec<(u64, u64)> = Vec::new();
-        for (ends, cell) in self.starts.windows(2).zip(&self.cells) {
-            match ranges.last_mut() {
-                _ if cell.is_empty() => {}
-                Some(last) if last.1 == ends[0] => last.1 = ends[1],
-                _ => ranges.push((ends[0], ends[1])),
-            }
-        }
-        ranges
-    }
 }
 
 fn arrives(rule: &Rule) -> bool {
     rule.enabled && rule.matches.child_of.is_none()
+}
+
+/// Where requests lie that a rule may act on; empty is everywhere.
+fn looks_at(rule: &Rule) -> &[(u64, u64)] {
+    if rule.may_stick_anywhere() { &[] } else { &rule.matches.sectors }
+}
+
+/// Whether a rule must see writes it does not match, because they heal what stuck.
+fn watches_writes(rule: &Rule) -> bool {
+    rule.enabled && matches!(rule.scope, Scope::Sticky { heal: Heal::Rewrite, .. })
 }
 
 /// Says without a lock whether a request can matter to the engine. Immutable; clones share.
@@ -101,21 +100,22 @@ pub struct Filter {
 }
 
 impl Filter {
-    pub(crate) fn new(rules: &[Rule], index: &Index) -> Filter {
-        let mut filter = Filter { some: OpSet::NONE, all: counted(rules), ranges: Arc::default() };
-        let ranges = OPS.map(|(_, op)| index.ops[op as usize].ranges());
-        for (_, op) in OPS {
-            let at = OpSet::of(&[op]);
-            if !index.ops[op as usize].everywhere.is_empty() {
-                filter.all = filter.all.or(at);
-            }
-            if !ranges[op as usize].is_empty() {
-                filter.some = filter.some.or(at);
+    pub(crate) fn new(script: &Script, failing: FailClass) -> Filter {
+        let mut all = counted(script).or(failing.ops());
+        let mut ranges: [Ranges; OPS.len()] = Default::default();
+        for rule in &script.rules {
+            let ops = if arrives(rule) { rule.matches.op } else { OpSet::NONE };
+            let ops = if watches_writes(rule) { ops.or(OpSet::CHANGING) } else { ops };
+            match looks_at(rule) {
+                [] => all = all.or(ops),
+                places => OPS.iter().filter(|(_, op)| ops.has(*op)).for_each(|(_, op)| {
+                    places.iter().for_each(|(start, end)| ranges[*op as usize].add(*start, *end));
+                }),
             }
         }
-        filter.some = filter.some.or(filter.all);
-        filter.ranges = Arc::new(ranges);
-        filter
+        let placed = OPS.iter().filter(|(_, op)| !ranges[*op as usize].is_empty());
+        let some = placed.fold(all, |some, (_, op)| some.or(OpSet::of(&[*op])));
+        Filter { some, all, ranges: Arc::new(ranges.map(|ranges| ranges.list().to_vec())) }
     }
 
     /// False: no rule, point or counter can care about this request, and the engine need not be asked.
@@ -132,23 +132,26 @@ impl Filter {
 }
 
 /// Types that must be counted wherever they lie, because a point speaks of them.
-fn counted(rules: &[Rule]) -> OpSet {
+fn counted(script: &Script) -> OpSet {
     let mut ops = OpSet::NONE;
-    for rule in rules.iter().filter(|rule| rule.enabled) {
-        let hold = match &rule.action {
-            Action::Hold { until: HoldUntil::Point(point), .. } => Some(point),
-            _ => None,
-        };
-        for point in [rule.trigger.after.as_ref(), rule.trigger.until.as_ref(), hold].into_iter().flatten() {
-            ops = ops.or(match point {
-                Point::Writes(_) => OpSet::of(&[Op::Write]),
-                Point::Flushes(_) => OpSet::of(&[Op::Flush]),
-                Point::Bytes(_) => OpSet::of(&[Op::Read, Op::Write]),
-                // A trigger takes the number from `Arrival::seq`; a hold must be opened by the very request.
-                Point::Requests(_) if hold == Some(point) => OpSet::ALL,
-                Point::Requests(_) | Point::Matches(_) | Point::Ms(_) | Point::Mark(_) => OpSet::NONE,
-            });
+    for rule in script.rules.iter().filter(|rule| rule.enabled) {
+        // A trigger takes the number of requests from `Arrival::seq`; what happens by itself needs the very request.
+        for point in [rule.trigger.after.as_ref(), rule.trigger.until.as_ref()].into_iter().flatten() {
+            ops = ops.or(counted_for(point, OpSet::NONE));
+        }
+        for point in [rule.hold_point(), rule.heal_point()].into_iter().flatten() {
+            ops = ops.or(counted_for(point, OpSet::ALL));
         }
     }
-    ops
+    script.events.iter().fold(ops, |ops, event| ops.or(counted_for(&event.at, OpSet::ALL)))
+}
+
+fn counted_for(point: &Point, any: OpSet) -> OpSet {
+    match point {
+        Point::Writes(_) => OpSet::of(&[Op::Write]),
+        Point::Flushes(_) => OpSet::of(&[Op::Flush]),
+        Point::Bytes(_) => OpSet::of(&[Op::Read, Op::Write]),
+        Point::Requests(_) => any,
+        Point::Matches(_) | Point::Ms(_) | Point::Mark(_) => OpSet::NONE,
+    }
 }

@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+pub mod corrupt;
 pub mod decision;
 mod distribution;
 pub mod engine;
@@ -37,18 +38,23 @@ mod parse;
 pub mod power_cut;
 pub mod problem;
 mod random;
+mod ranges;
 mod reader;
+pub mod replay;
 pub mod request;
 mod rule;
 pub mod script;
+mod tear;
 mod trigger;
 
-pub use decision::{Decision, DeviceAction, Gate, GateWhen, Moves, Piece, RuleIndex, Status, UsedLen, Work};
-pub use engine::{ClosedWindow, Engine, Filter, RuleCounters, Unmet};
-pub use event::{Header, Record};
+pub use corrupt::Corruption;
+pub use decision::{Decision, DeviceAction, Gate, GateWhen, Moves, Piece, Reached, RuleIndex, Status, UsedLen, Work};
+pub use engine::{ClosedWindow, Engine, Filter, RuleCounters, RuleStatus, ScriptError, Unmet};
+pub use event::{EventRecord, FailClass, Happened, Header, Record};
 pub use explain::explain;
 pub use power_cut::{CutStates, PowerCut, Strategy, Subset, Then, Unflushed};
 pub use problem::{Problem, Problems};
 pub use random::CutDraws;
+pub use replay::Replay;
 pub use request::{Arrival, Op, Request, SECTOR_BYTES};
 pub use script::{Determinism, DeviceFacts, DeviceLimits, Loaded, Script, Source, WriteCache, load, schema};

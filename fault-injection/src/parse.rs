@@ -3,17 +3,24 @@
 //! Everything in the schema is read and checked here, also what is not carried out yet; that is then refused by name
 //! (E401), never passed over. What needs more than one rule or file is checked in `check`.
 
+use std::collections::BTreeMap;
+
+use crate::corrupt::{Damage, Pattern, SECTOR_BITS, With};
 use crate::decision::{GateWhen, Status, UsedLen};
 use crate::distribution::{DEFAULT_MAX_US, Distribution, Tail};
-use crate::event::Key;
+use crate::event::{FailClass, Key};
 use crate::json;
+use crate::power_cut::{MAX_STATES, Strategy, Subset, Then, Unflushed};
 use crate::problem::Problem;
 use crate::reader::{At, Fields, MAX_INTEGER, Reader, did_you_mean, quoted};
+use crate::request::SECTOR_BYTES;
 use crate::rule::*;
-use crate::script::{DeviceLimits, Source, WriteCache};
+use crate::script::{DeviceLimits, Event, Happens, Source, WriteCache};
 
 /// Longest time a script can ask for, except for points in `ms`: a day.
 const MAX_MS: u64 = 86_400_000;
+/// Most versions a `stale` can reach back: each of them is kept for every sector it may ask for.
+const MAX_VERSIONS: u64 = 64;
 /// Latest point in `ms`: about three years.
 const MAX_POINT_MS: u64 = 100_000_000_000;
 
@@ -29,6 +36,9 @@ pub struct Draft {
     pub states: Vec<(String, Vec<String>, Place)>,
     pub state_uses: Vec<StateUse>,
     pub rules: Vec<Rule>,
+    pub events: Vec<Event>,
+    /// Rules named by events.
+    pub rule_uses: Vec<(String, Place)>,
     /// Ids of all rules and events, also of those that could not be understood.
     pub ids: Vec<(String, Place)>,
     pub expect: Vec<(Expect, Place)>,
@@ -66,8 +76,6 @@ struct Parser<'s> {
     r: Reader<'s>,
     draft: Draft,
 }
-
-const CARRIED_OUT: &str = "this version carries out error, partial, lose, delay, hold, reorder and split";
 
 impl Parser<'_> {
     fn not_yet(&mut self, at: &At<'_>, what: &str, hint: &str) {
@@ -187,19 +195,24 @@ impl Parser<'_> {
             }
             self.draft.states.push((name.to_string(), values, self.r.place(at)));
         }
-        self.not_yet(at, "\"states\"", "fire on counts, points and marks instead");
     }
 
     /// An object of state: value, in `when` and `set`.
-    fn state_values(&mut self, at: &At<'_>) {
-        let Some(fields) = self.r.any_object(at) else { return };
+    fn state_values(&mut self, at: &At<'_>) -> BTreeMap<String, String> {
+        let mut values = BTreeMap::new();
+        let Some(fields) = self.r.any_object(at) else { return values };
+        if fields.entries.is_empty() {
+            self.r.report("E103", at, "no state is named", None);
+        }
         for (state, at) in &fields.entries {
             if let Some(value) = self.r.string(at) {
                 let place = self.r.place(at);
                 let (state, value) = (state.to_string(), value.to_string());
+                values.insert(state.clone(), value.clone());
                 self.draft.state_uses.push(StateUse { state, value, place });
             }
         }
+        values
     }
 
     fn rule(&mut self, at: &At<'_>) -> Option<Rule> {
@@ -208,15 +221,16 @@ impl Parser<'_> {
         let id = self.r.required(&fields, "id").cloned().and_then(|at| self.id(&at));
         let enabled = fields.get("enabled").and_then(|at| self.r.boolean(at)).unwrap_or(true);
         let note = fields.get("note").and_then(|at| self.r.string(at)).map(str::to_string);
-        let mut places = Places { rule: self.r.place(at), sectors: Vec::new(), queue: None, child_of: None };
+        let mut places =
+            Places { rule: self.r.place(at), sectors: Vec::new(), queue: None, child_of: None, to_sector: None };
         let (matches, op) = self.matches(fields.get("match"), &mut places);
         let trigger = fields.get("trigger").and_then(|at| self.trigger(at)).unwrap_or_default();
         let action = self.r.required(&fields, "action").cloned().and_then(|at| self.action(&at));
-        if let Some(at) = fields.get("scope") {
-            self.scope(at);
-        }
-        let mut rule = Rule { id: id?, enabled, matches, trigger, action: action?, scope: "request", note, places };
+        let scope = fields.get("scope").map(|at| self.scope(at)).unwrap_or_default();
+        places.to_sector = action.as_ref().and_then(|_| fields.get("action")).map(|at| self.r.place(at));
+        let mut rule = Rule { id: id?, enabled, matches, trigger, action: action?, scope, note, places };
         self.settle_ops(&mut rule, &op, &fields);
+        self.refuse_scope(&rule, &fields);
         // A rule with a problem anywhere is left out: what is checked later assumes whole rules.
         (self.r.problems.len() == before).then_some(rule)
     }
@@ -317,16 +331,18 @@ impl Parser<'_> {
     /// Fixes the types a rule looks at: those named must make sense, "any" shrinks to those that do.
     fn settle_ops(&mut self, rule: &mut Rule, named: &NamedOps<'_>, fields: &Fields<'_>) {
         let matches = &rule.matches;
-        let placed = !matches.sectors.is_empty() || !matches.size.is_open() || matches.child_of.is_some();
+        let sticky = matches!(rule.scope, Scope::Sticky { .. });
+        let placed = sticky || !matches.sectors.is_empty() || !matches.size.is_open() || matches.child_of.is_some();
         let meant = if placed { rule.action.ops().and(OpSet::SECTORED) } else { rule.action.ops() };
         self.refuse_ops(named, rule, meant);
         let any = if named.any || named.ops == OpSet::NONE { OpSet::ANY } else { OpSet::NONE };
         rule.matches.op = named.ops.or(any).and(meant);
-        let gate_or_split = rule.action.stage() == Stage::Gate || rule.action.name() == "split";
+        let gate_or_split =
+            rule.action.stage() == Stage::Gate || matches!(rule.action, Action::Split { .. } | Action::PowerCut { .. });
         if rule.matches.child_of.is_some() && gate_or_split {
             let at = fields.get("action").unwrap_or(&fields.at);
             let text = format!("{:?} on the child of a split", rule.action.name());
-            let hint = "a child takes error, partial or lose; put a gate on the request, or use split's \"order\"";
+            let hint = "a child takes error, partial, torn, lose, misdirect, corrupt, stale and set; put a gate on the request, or use split's \"order\"";
             self.r.report("E111", at, text, Some(hint.to_string()));
         }
     }
@@ -336,7 +352,8 @@ impl Parser<'_> {
         let Some(at) = named.at.as_ref().filter(|_| odd != OpSet::NONE) else { return };
         let names = odd.names().join(", ");
         if rule.action.ops().covers(odd) {
-            let text = format!("{names} has no sectors: \"sectors\", \"size\" and \"child_of\" never match it");
+            let text =
+                format!("{names} has no sectors: \"sectors\", \"size\", \"child_of\" and \"sticky\" never match it");
             self.r.report("E111", at, text, None);
             return;
         }
@@ -407,16 +424,14 @@ impl Parser<'_> {
         if fields.has("nth") && fields.has("every") {
             self.r.report("E104", at, "\"nth\" and \"every\" exclude each other", None);
         }
-        if let Some(at) = fields.get("when") {
-            self.state_values(at);
-            self.not_yet(at, "trigger \"when\"", "fire on counts, points and marks instead");
-        }
+        let when = fields.get("when").map(|at| self.state_values(at)).unwrap_or_default();
         let keys = [("address", Some(Key::Address)), ("ordinal", Some(Key::Ordinal)), ("file", None)];
         let key = fields.get("key").and_then(|at| self.r.choice(at, &keys));
         if let (Some(None), Some(at)) = (key, fields.get("key")) {
             self.not_yet(at, "trigger.key \"file\"", "use \"address\" or \"ordinal\"");
         }
         Some(Trigger {
+            when,
             after: fields.get("after").and_then(|at| self.point(at)),
             until: fields.get("until").and_then(|at| self.point(at)),
             nth: fields.get("nth").map(|at| self.nth(at)).unwrap_or_default(),
@@ -457,57 +472,101 @@ impl Parser<'_> {
         })
     }
 
-    fn scope(&mut self, at: &At<'_>) {
-        const HINT: &str = "a rule without \"limit\" stays in force; \"scope\": \"request\" is carried out";
+    fn scope(&mut self, at: &At<'_>) -> Scope {
         if at.is_string() {
-            if self.r.choice(at, &[("request", false), ("device", true)]) == Some(true) {
-                self.not_yet(at, "scope \"device\"", HINT);
-            }
-            return;
+            let device = self.r.choice(at, &[("request", false), ("device", true)]) == Some(true);
+            return if device { Scope::Device } else { Scope::Request };
         }
-        let Some(fields) = self.r.object(at, &["sticky"]) else { return };
-        let Some(sticky) = self.r.required(&fields, "sticky").cloned() else { return };
-        let Some(fields) = self.r.object(&sticky, &["sectors", "heal"]) else { return };
-        if let Some(at) = fields.get("sectors") {
-            self.r.choice(at, &[("matched", ()), ("request", ())]);
+        let Some(fields) = self.r.object(at, &["sticky"]) else { return Scope::Request };
+        let Some(sticky) = self.r.required(&fields, "sticky").cloned() else { return Scope::Request };
+        let Some(fields) = self.r.object(&sticky, &["sectors", "heal"]) else { return Scope::Request };
+        let choices = [("matched", StickySectors::Matched), ("request", StickySectors::Request)];
+        let sectors = fields.get("sectors").and_then(|at| self.r.choice(at, &choices)).unwrap_or_default();
+        let heal = fields.get("heal").and_then(|at| self.heal(at)).unwrap_or_default();
+        Scope::Sticky { sectors, heal }
+    }
+
+    fn heal(&mut self, at: &At<'_>) -> Option<Heal> {
+        if at.is_object() {
+            return self.point(at).map(Heal::Point);
         }
-        if let Some(at) = fields.get("heal") {
-            if at.is_object() {
-                self.point(at);
-            } else {
-                self.r.choice(at, &[("never", ()), ("rewrite", ()), ("reset", ())]);
-            }
+        self.r.choice(at, &[("never", 0), ("rewrite", 1), ("reset", 2)]).map(|word| match word {
+            0 => Heal::Never,
+            1 => Heal::Rewrite,
+            _ => Heal::Reset,
+        })
+    }
+
+    /// What lasts must be able to last: a power cut and a change of state happen once.
+    fn refuse_scope(&mut self, rule: &Rule, fields: &Fields<'_>) {
+        let Some(at) = fields.get("scope") else { return };
+        if rule.scope != Scope::Request && rule.action.stage() == Stage::Device {
+            let text = format!("{:?} does not last: it is of the request alone", rule.action.name());
+            self.r.report("E111", at, text, Some("leave \"scope\" out".to_string()));
         }
-        self.not_yet(&sticky, "scope \"sticky\"", HINT);
     }
 
     fn event(&mut self, at: &At<'_>) {
+        let before = self.r.problems.len();
         let Some(fields) = self.r.object(at, &["id", "at", "do"]) else { return };
-        if let Some(at) = self.r.required(&fields, "id").cloned()
-            && let Some(id) = self.r.string(&at)
-        {
-            self.draft.ids.push((id.to_string(), self.r.place(&at)));
+        let id = self.r.required(&fields, "id").cloned().and_then(|at| self.id(&at));
+        let point = self.r.required(&fields, "at").cloned().and_then(|at| self.event_point(&at));
+        let happens = self.r.required(&fields, "do").cloned().and_then(|at| self.happens(&at));
+        if let (Some(id), Some(at), Some(happens), true) = (id, point, happens, self.r.problems.len() == before) {
+            self.draft.events.push(Event { id, at, happens });
         }
-        if let Some(at) = self.r.required(&fields, "at").cloned() {
-            self.point(&at);
-        }
-        if let Some(at) = self.r.required(&fields, "do").cloned() {
-            self.event_body(&at);
-        }
-        self.not_yet(at, "an event", "only rules are so far");
     }
 
-    fn event_body(&mut self, at: &At<'_>) {
+    fn event_point(&mut self, at: &At<'_>) -> Option<Point> {
+        let point = self.point(at)?;
+        if matches!(point, Point::Matches(_)) {
+            let hint = "use \"requests\", \"writes\", \"flushes\", \"bytes\", \"ms\" or \"mark\"".to_string();
+            self.r.report("E111", at, "an event matches nothing: \"matches\" means nothing to it", Some(hint));
+        }
+        Some(point)
+    }
+
+    fn happens(&mut self, at: &At<'_>) -> Option<Happens> {
         let kinds = ["capacity_sectors", "fail_class", "heal", "disconnect", "write_cache", "power_cut", "set"];
-        let Some(fields) = self.r.object(at, &kinds) else { return };
-        let Some(kind) = self.r.exactly_one(&fields, &kinds) else { return };
-        let Some(at) = fields.get(kind) else { return };
+        let fields = self.r.object(at, &kinds)?;
+        let kind = self.r.exactly_one(&fields, &kinds)?;
+        let at = fields.get(kind)?;
         match kind {
-            "capacity_sectors" => drop(self.r.integer(at, 1, MAX_INTEGER)),
-            "fail_class" => drop(self.r.choice(at, &[("writes", ()), ("reads", ()), ("all", ())])),
-            "write_cache" => drop(self.r.choice(at, &[("writeback", ()), ("writethrough", ())])),
-            "set" => self.state_values(at),
-            _ => drop(self.r.any_object(at)),
+            "capacity_sectors" => {
+                self.r.integer(at, 1, MAX_INTEGER);
+                self.not_yet(at, "a change of capacity", "the other events are");
+                None
+            }
+            "fail_class" => {
+                let choices = [
+                    ("writes", FailClass::Writes),
+                    ("reads", FailClass::Reads),
+                    ("all", FailClass::All),
+                    ("none", FailClass::None),
+                ];
+                self.r.choice(at, &choices).map(Happens::FailClass)
+            }
+            "write_cache" => {
+                let choices = [("writeback", WriteCache::Writeback), ("writethrough", WriteCache::Writethrough)];
+                self.r.choice(at, &choices).map(Happens::WriteCache)
+            }
+            "set" => Some(Happens::Set(self.state_values(at))),
+            "heal" => {
+                let fields = self.r.object(at, &["rule"])?;
+                let rule = fields.get("rule").and_then(|at| {
+                    let place = self.r.place(at);
+                    let id = self.r.string(at)?.to_string();
+                    self.draft.rule_uses.push((id.clone(), place));
+                    Some(id)
+                });
+                Some(Happens::Heal { rule })
+            }
+            "disconnect" => {
+                let fields = self.r.object(at, &["reconnect_ms"])?;
+                let wait = fields.get("reconnect_ms").map_or(Some(0), |at| self.r.integer(at, 0, MAX_MS));
+                wait.map(|reconnect_ms| Happens::Disconnect { reconnect_ms })
+            }
+            _ => self.cut(at).map(|(unflushed, then)| Happens::PowerCut { unflushed, then }),
         }
     }
 
@@ -547,24 +606,19 @@ impl Parser<'_> {
             "hold" => self.hold(at),
             "reorder" => self.reorder(at),
             "split" => self.split(at),
-            _ => {
-                match kind {
-                    "torn" => self.torn(at),
-                    "misdirect" => self.misdirect(at),
-                    "corrupt" => self.corrupt(at),
-                    "stale" => self.stale(at),
-                    "power_cut" => self.power_cut(at),
-                    _ => self.state_values(at),
-                }
-                self.not_yet(at, &format!("{kind:?}"), CARRIED_OUT);
-                None
-            }
+            "torn" => self.torn(at),
+            "misdirect" => self.misdirect(at),
+            "corrupt" => self.corrupt(at),
+            "stale" => self.stale(at),
+            "power_cut" => self.cut(at).map(|(unflushed, then)| Action::PowerCut { unflushed, then }),
+            _ => Some(Action::Set(self.state_values(at))),
         }
     }
 
     fn not_one_action(&mut self, at: &At<'_>, present: &[&str]) {
         if present.is_empty() {
-            self.r.report("E104", at, "exactly one action per rule, found none", Some(CARRIED_OUT.to_string()));
+            let hint = format!("it is one of {}", ACTIONS.join(", "));
+            self.r.report("E104", at, "exactly one action per rule, found none", Some(hint));
             return;
         }
         let mut stages: Vec<&str> = present.iter().map(|kind| stage_of(kind)).collect();
@@ -789,73 +843,118 @@ impl Parser<'_> {
         Some(Action::Split { cut: Cut::At(offsets), order })
     }
 
-    fn torn(&mut self, at: &At<'_>) {
-        let Some(fields) = self.r.object(at, &["unit", "keep"]) else { return };
-        if let Some(at) = fields.get("unit") {
-            self.r.choice(at, &[("sector", ()), ("byte", ()), ("block", ())]);
-        }
-        if let Some(at) = fields.get("keep") {
-            if at.is_array() {
-                for item in self.r.array(at).unwrap_or_default() {
-                    self.r.integer(&item, 0, MAX_INTEGER);
-                }
-            } else {
-                self.r.choice(at, &[("prefix", ()), ("suffix", ()), ("random", ())]);
-            }
-        }
+    fn torn(&mut self, at: &At<'_>) -> Option<Action> {
+        let fields = self.r.object(at, &["unit", "keep"])?;
+        let units = [("sector", Unit::Sector), ("byte", Unit::Byte), ("block", Unit::Block)];
+        let unit = fields.get("unit").map_or(Some(Unit::Sector), |at| self.r.choice(at, &units));
+        let keep = fields.get("keep").map_or(Some(Keep::Prefix), |at| self.keep(at));
+        Some(Action::Torn { unit: unit?, keep: keep? })
     }
 
-    fn misdirect(&mut self, at: &At<'_>) {
-        let Some(fields) = self.r.object(at, &["to_sector", "delta_sectors", "original"]) else { return };
-        self.r.exactly_one(&fields, &["to_sector", "delta_sectors"]);
-        if let Some(at) = fields.get("to_sector") {
-            self.r.integer(at, 0, MAX_INTEGER);
+    fn keep(&mut self, at: &At<'_>) -> Option<Keep> {
+        if !at.is_array() {
+            return self.r.choice(at, &[("prefix", 0), ("suffix", 1), ("random", 2)]).map(|word| match word {
+                0 => Keep::Prefix,
+                1 => Keep::Suffix,
+                _ => Keep::Random,
+            });
         }
-        if let Some(at) = fields.get("delta_sectors") {
-            self.r.signed(at);
+        let items = self.r.array(at)?;
+        if items.is_empty() {
+            let hint = "\"lose\" is a write of which nothing is kept".to_string();
+            self.r.report("E103", at, "an empty list keeps nothing", Some(hint));
         }
-        if let Some(at) = fields.get("original") {
-            self.r.choice(at, &[("stale", ()), ("written", ())]);
-        }
+        let mut units: Vec<u64> = items.iter().filter_map(|at| self.r.integer(at, 0, MAX_INTEGER)).collect();
+        units.sort_unstable();
+        units.dedup();
+        Some(Keep::Units(units))
     }
 
-    fn corrupt(&mut self, at: &At<'_>) {
-        let Some(fields) = self.r.object(at, &["bits", "bytes", "offset", "value", "pattern", "where"]) else { return };
-        for (key, least) in [("bits", 1), ("bytes", 0), ("offset", 0), ("value", 0)] {
-            if let Some(at) = fields.get(key) {
-                self.r.integer(at, least, MAX_INTEGER);
-            }
+    fn misdirect(&mut self, at: &At<'_>) -> Option<Action> {
+        let fields = self.r.object(at, &["to_sector", "delta_sectors", "original"])?;
+        let choices = [("stale", Original::Stale), ("written", Original::Written)];
+        let original = fields.get("original").and_then(|at| self.r.choice(at, &choices)).unwrap_or_default();
+        let kind = self.r.exactly_one(&fields, &["to_sector", "delta_sectors"])?;
+        let at = fields.get(kind)?;
+        if kind == "to_sector" {
+            let to = Target::ToSector(self.r.integer(at, 0, MAX_INTEGER)?);
+            return Some(Action::Misdirect { to, original });
         }
+        let delta = self.r.signed(at)?;
+        if delta == 0 {
+            self.r.report("E103", at, "a delta of 0 goes to the right place", None);
+        }
+        Some(Action::Misdirect { to: Target::DeltaSectors(delta), original })
+    }
+
+    fn corrupt(&mut self, at: &At<'_>) -> Option<Action> {
+        let fields = self.r.object(at, &["bits", "bytes", "offset", "value", "pattern", "where"])?;
+        let choices = [("wire", Where::Wire), ("media", Where::Media)];
+        let place = fields.get("where").and_then(|at| self.r.choice(at, &choices)).unwrap_or_default();
         if fields.present(&["bits", "bytes", "offset"]).is_empty() {
             self.r.report("E104", at, "\"corrupt\" needs bits, or bytes or offset with value or pattern", None);
+            return None;
         }
-        if let Some(at) = fields.get("pattern") {
-            self.r.choice(at, &[("zero", ()), ("ones", ()), ("random", ())]);
-        }
-        if let Some(at) = fields.get("where") {
-            self.r.choice(at, &[("wire", ()), ("media", ())]);
-        }
+        let damage = if fields.has("bits") { self.bits(&fields) } else { self.bytes(&fields) };
+        Some(Action::Corrupt { damage: damage?, place })
     }
 
-    fn stale(&mut self, at: &At<'_>) {
-        let Some(fields) = self.r.object(at, &["versions"]) else { return };
-        if let Some(at) = fields.get("versions") {
-            self.r.integer(at, 1, MAX_INTEGER);
-        }
+    fn bits(&mut self, fields: &Fields<'_>) -> Option<Damage> {
+        self.refuse_parameters(fields, &["bytes", "offset", "value", "pattern"], "flipped bits");
+        let bits = self.r.integer(fields.get("bits")?, 1, SECTOR_BITS)?;
+        Some(Damage::Bits { bits: bits as u32 })
     }
 
-    fn power_cut(&mut self, at: &At<'_>) {
-        let Some(fields) = self.r.object(at, &["unflushed", "then"]) else { return };
-        if let Some(at) = fields.get("unflushed") {
-            if at.is_object() {
-                self.r.any_object(at);
-            } else {
-                self.r.choice(at, &[("none", ()), ("all", ()), ("prefix", ())]);
-            }
+    /// Bytes of each sector, so that a sector is wrong in the same way by whatever request it is read.
+    fn bytes(&mut self, fields: &Fields<'_>) -> Option<Damage> {
+        let offset = fields.get("offset").map_or(Some(0), |at| self.r.integer(at, 0, SECTOR_BYTES - 1))?;
+        let bytes = fields.get("bytes").map_or(Some(1), |at| self.r.integer(at, 1, SECTOR_BYTES))?;
+        if offset + bytes > SECTOR_BYTES {
+            let hint = "offset and bytes are of each sector; name the sectors in \"match\"".to_string();
+            let text = format!("bytes {offset} to {} reach beyond a sector", offset + bytes);
+            self.r.report("E103", &fields.at, text, Some(hint));
         }
-        if let Some(at) = fields.get("then") {
-            self.r.choice(at, &[("kill_vm", ()), ("snapshot", ()), ("disconnect", ())]);
+        if fields.has("value") && fields.has("pattern") {
+            self.r.report("E104", &fields.at, "exactly one of value, pattern, found \"value\" and \"pattern\"", None);
         }
+        let patterns = [("zero", Pattern::Zero), ("ones", Pattern::Ones), ("random", Pattern::Random)];
+        let with = match (fields.get("value"), fields.get("pattern")) {
+            (Some(at), _) => With::Value(self.r.integer(at, 0, 255)? as u8),
+            (None, Some(at)) => With::Pattern(self.r.choice(at, &patterns)?),
+            (None, None) => With::Pattern(Pattern::Random),
+        };
+        Some(Damage::Bytes { offset: offset as u32, bytes: bytes as u32, with })
+    }
+
+    fn stale(&mut self, at: &At<'_>) -> Option<Action> {
+        let fields = self.r.object(at, &["versions"])?;
+        let versions = fields.get("versions").map_or(Some(1), |at| self.r.integer(at, 1, MAX_VERSIONS))?;
+        Some(Action::Stale { versions: versions as u32 })
+    }
+
+    fn cut(&mut self, at: &At<'_>) -> Option<(Unflushed, Then)> {
+        let fields = self.r.object(at, &["unflushed", "then"])?;
+        let unflushed = fields.get("unflushed").map_or(Some(Unflushed::None), |at| self.unflushed(at));
+        let choices = [("kill_vm", Then::KillVm), ("snapshot", Then::Snapshot), ("disconnect", Then::Disconnect)];
+        let then = fields.get("then").map_or(Some(Then::KillVm), |at| self.r.choice(at, &choices));
+        Some((unflushed?, then?))
+    }
+
+    fn unflushed(&mut self, at: &At<'_>) -> Option<Unflushed> {
+        if !at.is_object() {
+            let choices = [("none", Unflushed::None), ("all", Unflushed::All), ("prefix", Unflushed::Prefix)];
+            return self.r.choice(at, &choices);
+        }
+        let fields = self.r.object(at, &["subset"])?;
+        let at = self.r.required(&fields, "subset").cloned()?;
+        let fields = self.r.object(&at, &["strategy", "max_states"])?;
+        let choices = [("reduced", Strategy::Reduced), ("exhaustive", Strategy::Exhaustive)];
+        let strategy = fields.get("strategy").map_or(Some(Strategy::Reduced), |at| self.r.choice(at, &choices))?;
+        let unless_given = if strategy == Strategy::Reduced { 32 } else { MAX_STATES };
+        let most = u64::from(MAX_STATES);
+        let max_states =
+            fields.get("max_states").map_or(Some(unless_given.into()), |at| self.r.integer(at, 1, most))?;
+        Some(Unflushed::Subset(Subset { strategy, max_states: max_states as u32 }))
     }
 }
 

@@ -4,8 +4,7 @@
 //! A write survives whole or not at all; to tear one, a `torn` rule does it before the cut. States are sets of writes by
 //! their place in the order in which they were answered.
 
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::random::{CutDraws, below};
 
@@ -173,7 +172,6 @@ fn by_class(classes: &[Option<&str>]) -> Vec<Vec<usize>> {
 
 impl Unflushed {
     /// The script's words, for sentences.
-    #[allow(dead_code, reason = "for explain, which follows")]
     pub(crate) fn words(&self) -> String {
         match self {
             Unflushed::None => "nothing".to_string(),
@@ -187,15 +185,6 @@ impl Unflushed {
             }
         }
     }
-}
-
-/// As a script writes it.
-#[allow(dead_code, reason = "for the normalized script, which follows")]
-pub(crate) fn write_cut<S: Serializer>(unflushed: &Unflushed, then: Then, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut map = serializer.serialize_map(Some(2))?;
-    map.serialize_entry("unflushed", unflushed)?;
-    map.serialize_entry("then", &then)?;
-    map.end()
 }
 
 #[cfg(test)]

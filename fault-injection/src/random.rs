@@ -38,6 +38,18 @@ impl Draws {
         Draws { seed: hash.finalize().into() }
     }
 
+    /// What all of them are made from.
+    pub fn seed(&self) -> &[u8; 32] {
+        &self.seed
+    }
+
+    /// A stream of numbers for one thing that needs several.
+    pub fn stream(&self, key: DrawKey) -> ChaCha8Rng {
+        let mut seed = [0; 32];
+        self.block(key).fill_bytes(&mut seed);
+        ChaCha8Rng::from_seed(seed)
+    }
+
     /// 64 uniform bits.
     pub fn bits(&self, key: DrawKey) -> u64 {
         self.block(key).next_u64()
@@ -45,9 +57,7 @@ impl Draws {
 
     /// A permutation of `0..n`, every one as likely.
     pub fn shuffled(&self, key: DrawKey, n: u32) -> Vec<u32> {
-        let mut seed = [0; 32];
-        self.block(key).fill_bytes(&mut seed);
-        let mut generator = ChaCha8Rng::from_seed(seed);
+        let mut generator = self.stream(key);
         let mut order: Vec<u32> = (0..n).collect();
         for i in (1..order.len()).rev() {
             order.swap(i, below(generator.next_u64(), i as u64 + 1) as usize);

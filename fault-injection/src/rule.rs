@@ -1,11 +1,16 @@
 //! Rules after loading: typed, complete, every default filled in. `Serialize` writes the script form back, which
 //! `Script::normalized` relies on.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
 
+use crate::corrupt::Damage;
 use crate::decision::{GateWhen, Status, UsedLen};
 use crate::distribution::Distribution;
-use crate::event::Key;
+use crate::event::{FailClass, Key};
+use crate::power_cut::{Then, Unflushed};
+use crate::ranges::within;
 use crate::request::{Op, Request, SECTOR_BYTES};
 
 /// Where something stands in a script file, for messages that come after parsing.
@@ -19,7 +24,7 @@ pub struct Place {
     pub pointer: String,
 }
 
-/// One rule: match × trigger × action. The scope is always `request` so far.
+/// One rule: match × trigger × action × scope.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rule {
     pub id: String,
@@ -28,11 +33,50 @@ pub struct Rule {
     pub matches: Match,
     pub trigger: Trigger,
     pub action: Action,
-    pub scope: &'static str,
+    pub scope: Scope,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     #[serde(skip)]
     pub places: Places,
+}
+
+/// How long the effect of a rule lasts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// For the request on which it fired.
+    #[default]
+    Request,
+    /// For every later request of the rule's types, wherever it lies, until it is healed by hand or by an event.
+    Device,
+    /// For every later request that touches these sectors, until they are healed.
+    Sticky { sectors: StickySectors, heal: Heal },
+}
+
+/// Which sectors go bad when a sticky rule fires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StickySectors {
+    /// Those of the request that lie in the rule's ranges.
+    #[default]
+    Matched,
+    /// All of the request's.
+    Request,
+}
+
+/// What makes bad sectors good.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Heal {
+    /// A write that reaches them.
+    #[default]
+    Rewrite,
+    /// Nothing but the verb and event `heal`.
+    Never,
+    /// The driver resets the device, or another front-end comes.
+    Reset,
+    #[serde(untagged)]
+    Point(Point),
 }
 
 /// Where the parts stand that only the device can judge.
@@ -42,6 +86,7 @@ pub struct Places {
     pub sectors: Vec<Place>,
     pub queue: Option<Place>,
     pub child_of: Option<Place>,
+    pub to_sector: Option<Place>,
 }
 
 /// A set of request types.
@@ -109,6 +154,19 @@ impl Serialize for OpSet {
     }
 }
 
+impl FailClass {
+    /// The types that fail.
+    pub(crate) fn ops(self) -> OpSet {
+        let writes = OpSet::CHANGING.or(OpSet::of(&[Op::Flush]));
+        match self {
+            FailClass::None => OpSet::NONE,
+            FailClass::Writes => writes,
+            FailClass::Reads => OpSet::of(&[Op::Read]),
+            FailClass::All => OpSet::ANY,
+        }
+    }
+}
+
 /// Which requests a rule looks at. All parts must hold.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Match {
@@ -169,6 +227,9 @@ impl Bounds {
 /// Which of the matching requests fire. The parts are asked in the order in which they stand here.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Trigger {
+    /// All of these states must have these values.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub when: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<Point>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -218,6 +279,7 @@ pub enum Stage {
     Gate,
     Transfer,
     Status,
+    Device,
 }
 
 impl Stage {
@@ -226,6 +288,7 @@ impl Stage {
             Stage::Gate => "gate",
             Stage::Transfer => "transfer",
             Stage::Status => "status",
+            Stage::Device => "device",
         }
     }
 }
@@ -247,7 +310,25 @@ pub enum Action {
         #[serde(serialize_with = "used_len_word")]
         used_len: UsedLen,
     },
+    Torn {
+        unit: Unit,
+        keep: Keep,
+    },
     Lose {},
+    Misdirect {
+        #[serde(flatten)]
+        to: Target,
+        original: Original,
+    },
+    Corrupt {
+        #[serde(flatten)]
+        damage: Damage,
+        #[serde(rename = "where")]
+        place: Where,
+    },
+    Stale {
+        versions: u32,
+    },
     Delay {
         #[serde(flatten)]
         length: Length,
@@ -274,6 +355,88 @@ pub enum Action {
         cut: Cut,
         order: ChildOrder,
     },
+    PowerCut {
+        unflushed: Unflushed,
+        then: Then,
+    },
+    Set(BTreeMap<String, String>),
+}
+
+/// What a torn write is torn into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    Byte,
+    #[default]
+    Sector,
+    /// 4096 bytes from the request's first byte on: a page, and a block of most file systems.
+    Block,
+}
+
+impl Unit {
+    pub fn bytes(self) -> u64 {
+        match self {
+            Unit::Byte => 1,
+            Unit::Sector => SECTOR_BYTES,
+            Unit::Block => 4096,
+        }
+    }
+}
+
+/// Which units of a torn write reach the medium.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// A drawn number from the front, at least one and not all.
+    #[default]
+    Prefix,
+    /// The same from the back.
+    Suffix,
+    /// Stretches between drawn places, every other one.
+    Random,
+    /// These, from 0.
+    #[serde(untagged)]
+    Units(Vec<u64>),
+}
+
+/// Where misdirected data goes, or comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    ToSector(u64),
+    DeltaSectors(i64),
+}
+
+impl Target {
+    /// Where a request that begins at `sector` goes; nowhere, if that lies before the disk.
+    pub fn of(self, sector: u64) -> Option<u64> {
+        match self {
+            Target::ToSector(to) => Some(to),
+            Target::DeltaSectors(delta) => sector.checked_add_signed(delta),
+        }
+    }
+}
+
+/// What a misdirected write leaves at the place it should have gone to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Original {
+    /// What was there before.
+    #[default]
+    Stale,
+    /// The data, as it should be: it went to both places.
+    Written,
+}
+
+/// Where data goes wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Where {
+    /// On the way.
+    #[default]
+    Wire,
+    /// On the medium.
+    Media,
 }
 
 /// What an `error` lets through.
@@ -386,19 +549,32 @@ impl Action {
         match self {
             Action::Error { .. } => "error",
             Action::Partial { .. } => "partial",
+            Action::Torn { .. } => "torn",
             Action::Lose {} => "lose",
+            Action::Misdirect { .. } => "misdirect",
+            Action::Corrupt { .. } => "corrupt",
+            Action::Stale { .. } => "stale",
             Action::Delay { .. } => "delay",
             Action::Hold { .. } => "hold",
             Action::Reorder { .. } => "reorder",
             Action::Split { .. } => "split",
+            Action::PowerCut { .. } => "power_cut",
+            Action::Set(_) => "set",
         }
     }
 
     pub fn stage(&self) -> Stage {
         match self {
             Action::Delay { .. } | Action::Hold { .. } | Action::Reorder { .. } => Stage::Gate,
-            Action::Partial { .. } | Action::Lose {} | Action::Split { .. } => Stage::Transfer,
+            Action::Partial { .. }
+            | Action::Torn { .. }
+            | Action::Lose {}
+            | Action::Misdirect { .. }
+            | Action::Corrupt { .. }
+            | Action::Stale { .. }
+            | Action::Split { .. } => Stage::Transfer,
             Action::Error { .. } => Stage::Status,
+            Action::PowerCut { .. } | Action::Set(_) => Stage::Device,
         }
     }
 
@@ -406,18 +582,28 @@ impl Action {
     pub fn ops(&self) -> OpSet {
         match self {
             Action::Error { .. } | Action::Delay { .. } | Action::Hold { .. } | Action::Reorder { .. } => OpSet::ALL,
+            Action::PowerCut { .. } | Action::Set(_) => OpSet::ALL,
+            Action::Torn { .. } => OpSet::of(&[Op::Write]),
+            Action::Misdirect { .. } | Action::Corrupt { .. } => OpSet::of(&[Op::Read, Op::Write]),
+            Action::Stale { .. } => OpSet::of(&[Op::Read]),
             Action::Partial { .. } | Action::Split { .. } => OpSet::SECTORED,
             Action::Lose {} => OpSet::CHANGING,
         }
     }
 
-    /// A `partial` or `split` looks only at requests it would cut short: one that changes nothing must not count as
+    /// Whether rules of this kind compete for their stage. `set` never does.
+    pub fn competes(&self) -> bool {
+        !matches!(self, Action::Set(_))
+    }
+
+    /// A `partial`, `torn` or `split` looks only at requests it would cut short: one that changes nothing must not count as
     /// fired.
     pub fn least_sectors(&self) -> u64 {
         match self {
             Action::Partial { amount: Amount::Sectors(n), .. } => n + 1,
             Action::Partial { amount: Amount::Bytes(n), .. } => n / SECTOR_BYTES + 1,
             Action::Partial { .. } => 1,
+            Action::Torn { unit, keep } => keep.least_units().saturating_mul(unit.bytes()) / SECTOR_BYTES + 1,
             Action::Split { cut: Cut::MaxSectors(n), .. } => n + 1,
             Action::Split { cut: Cut::At(offsets), .. } => offsets.first().map_or(0, |first| first + 1),
             _ => 0,
@@ -425,7 +611,53 @@ impl Action {
     }
 }
 
+impl Keep {
+    /// A request of no more than so many units would be kept whole, or has nothing to tear.
+    fn least_units(&self) -> u64 {
+        match self {
+            Keep::Prefix | Keep::Suffix | Keep::Random => 1,
+            // The first unit that is not kept must be in it.
+            Keep::Units(units) => (0..).zip(units).take_while(|(i, unit)| i == *unit).count() as u64,
+        }
+    }
+}
+
 impl Rule {
+    /// Sectors of a request that the effect is about: those in the rule's ranges.
+    pub fn matched_sectors(&self, sector: u64, sectors: u64) -> Vec<(u64, u64)> {
+        let end = sector.saturating_add(sectors);
+        match self.matches.sectors.is_empty() {
+            true => vec![(sector, end)],
+            false => within(&self.matches.sectors, sector, end),
+        }
+    }
+
+    /// Bad from the start: a sticky rule that no trigger holds back speaks of sectors that are bad already.
+    pub fn is_latent(&self) -> bool {
+        matches!(self.scope, Scope::Sticky { .. }) && self.trigger.is_always()
+    }
+
+    /// The point at which everything that stuck is healed.
+    pub fn heal_point(&self) -> Option<&Point> {
+        match &self.scope {
+            Scope::Sticky { heal: Heal::Point(point), .. } => Some(point),
+            _ => None,
+        }
+    }
+
+    /// The point at which what it holds is let go.
+    pub fn hold_point(&self) -> Option<&Point> {
+        match &self.action {
+            Action::Hold { until: HoldUntil::Point(point), .. } => Some(point),
+            _ => None,
+        }
+    }
+
+    /// Whether its effect may reach sectors outside its ranges.
+    pub fn may_stick_anywhere(&self) -> bool {
+        matches!(self.scope, Scope::Device | Scope::Sticky { sectors: StickySectors::Request, .. })
+    }
+
     /// Whether chance, from the seed, has a say in it. The order of a window is drawn by its number, not by address.
     pub fn draws(&self) -> bool {
         self.trigger.probability.is_some()
@@ -434,6 +666,7 @@ impl Rule {
                 Action::Error { transfer: Transfer::Random, .. }
                     | Action::Delay { length: Length::Drawn(_), .. }
                     | Action::Split { order: ChildOrder::Shuffle, .. }
+                    | Action::Torn { keep: Keep::Prefix | Keep::Suffix | Keep::Random, .. }
             )
     }
 

@@ -1,15 +1,17 @@
 //! A script after loading: merged, complete, with every default filled in. Nothing in it needs checking again,
 //! except what only the device can know (`check_device`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::check;
-use crate::event::Key;
+use crate::event::{FailClass, Key};
 use crate::parse::{Expect, parse};
+use crate::power_cut::{Then, Unflushed};
 use crate::problem::{Problem, Problems};
-use crate::rule::{Action, HoldUntil, Place, Point, Rule};
+use crate::ranges::Ranges;
+use crate::rule::{Action, Place, Point, Rule, Scope};
 
 /// One script file.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +39,54 @@ pub struct Script {
     pub(crate) seed: Option<u64>,
     pub(crate) device: DeviceLimits,
     pub(crate) device_places: Vec<(&'static str, Place)>,
+    /// Values of each state; the first is the one it begins with.
+    pub(crate) states: Vec<(String, Vec<String>)>,
     pub(crate) rules: Vec<Rule>,
+    pub(crate) events: Vec<Event>,
     pub(crate) expect: Vec<Expect>,
+}
+
+/// Something that happens to the device, once.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Event {
+    pub id: String,
+    pub at: Point,
+    #[serde(rename = "do")]
+    pub happens: Happens,
+}
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Happens {
+    FailClass(FailClass),
+    Heal {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
+    },
+    Disconnect {
+        reconnect_ms: u64,
+    },
+    WriteCache(WriteCache),
+    PowerCut {
+        unflushed: Unflushed,
+        then: Then,
+    },
+    Set(BTreeMap<String, String>),
+}
+
+impl Happens {
+    /// In the script's word.
+    fn name(&self) -> &'static str {
+        match self {
+            Happens::FailClass(_) => "fail_class",
+            Happens::Heal { .. } => "heal",
+            Happens::Disconnect { .. } => "disconnect",
+            Happens::WriteCache(_) => "write_cache",
+            Happens::PowerCut { .. } => "power_cut",
+            Happens::Set(_) => "set",
+        }
+    }
 }
 
 /// What a script asks of the device; `None` leaves it to the device.
@@ -74,7 +122,7 @@ pub struct DeviceLimits {
 }
 
 /// `device.write_cache`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteCache {
     /// Volatile: a flush makes writes durable.
@@ -139,11 +187,6 @@ impl Script {
         &self.device
     }
 
-    /// What each power cut of the script is followed by.
-    pub fn power_cuts(&self) -> Vec<crate::Then> {
-        Vec::new()
-    }
-
     /// The script's own seed.
     pub fn seed(&self) -> Option<u64> {
         self.seed
@@ -154,9 +197,48 @@ impl Script {
         self.name.as_deref()
     }
 
-    /// True if there is no rule: nothing will ever be decided.
+    /// True if there is no rule and no event: nothing will ever be decided.
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.rules.is_empty() && self.events.is_empty()
+    }
+
+    /// Whether a rule or event cuts the power, and what then happens, each way once.
+    pub fn power_cuts(&self) -> Vec<Then> {
+        let of_rule = self.rules.iter().filter_map(|rule| match rule.action {
+            Action::PowerCut { then, .. } => Some(then),
+            _ => None,
+        });
+        let of_event = self.events.iter().filter_map(|event| match event.happens {
+            Happens::PowerCut { then, .. } => Some(then),
+            _ => None,
+        });
+        let mut ways = Vec::new();
+        for then in of_rule.chain(of_event) {
+            if !ways.contains(&then) {
+                ways.push(then);
+            }
+        }
+        ways
+    }
+
+    /// Every action of a rule, and every thing an event does, by its word.
+    pub fn words(&self) -> BTreeSet<&'static str> {
+        let of_rules = self.rules.iter().map(|rule| rule.action.name());
+        of_rules.chain(self.events.iter().map(|event| event.happens.name())).collect()
+    }
+
+    /// Sectors whose past `stale` rules may ask for, and how many versions back.
+    pub fn history(&self) -> Option<(Vec<(u64, u64)>, u32)> {
+        let mut wanted: Option<(Ranges, u32)> = None;
+        for rule in self.rules.iter().filter(|rule| rule.enabled) {
+            let Action::Stale { versions } = rule.action else { continue };
+            let everywhere = rule.matches.sectors.is_empty() || rule.may_stick_anywhere();
+            let ranges = if everywhere { vec![(0, u64::MAX)] } else { rule.matches.sectors.clone() };
+            let (all, depth) = wanted.get_or_insert_with(|| (Ranges::default(), 0));
+            ranges.into_iter().for_each(|(start, end)| all.add(start, end));
+            *depth = (*depth).max(versions);
+        }
+        wanted.map(|(ranges, depth)| (ranges.list().to_vec(), depth))
     }
 
     /// The merged script as JSON with all defaults written out, for script.normalized.json. Loading it gives the same.
@@ -168,7 +250,9 @@ impl Script {
             description: self.description.as_deref(),
             seed: self.seed,
             device: &self.device,
+            states: self.states.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect(),
             rules: &self.rules,
+            events: &self.events,
             expect: (!self.expect.is_empty()).then(|| Fired { fired: self.expect.iter().map(fired).collect() }),
         };
         let mut text = serde_json::to_string_pretty(&normalized).expect("a script is plain data with string keys");
@@ -178,7 +262,9 @@ impl Script {
 
     /// Whether runs with this many queues follow from the seed and each queue's requests alone.
     pub fn determinism(&self, queues: u16) -> Determinism {
-        let why: Vec<String> = self.rules.iter().filter_map(|rule| chance(rule, queues)).collect();
+        let of_rules = self.rules.iter().filter_map(|rule| chance(rule, queues));
+        let why: Vec<String> =
+            of_rules.chain(self.events.iter().filter_map(|event| event_chance(event, queues))).collect();
         Determinism { deterministic: why.is_empty(), why }
     }
 }
@@ -187,11 +273,8 @@ impl Script {
 fn chance(rule: &Rule, queues: u16) -> Option<String> {
     let id = &rule.id;
     let trigger = &rule.trigger;
-    let hold = match &rule.action {
-        Action::Hold { until: HoldUntil::Point(point), .. } => Some(point),
-        _ => None,
-    };
-    let mut points = [trigger.after.as_ref(), trigger.until.as_ref(), hold].into_iter().flatten();
+    let mut points =
+        [trigger.after.as_ref(), trigger.until.as_ref(), rule.hold_point(), rule.heal_point()].into_iter().flatten();
     if !rule.enabled {
         return None;
     }
@@ -203,6 +286,12 @@ fn chance(rule: &Rule, queues: u16) -> Option<String> {
     }
     if queues < 2 {
         return None;
+    }
+    if rule.scope == Scope::Device || (matches!(rule.scope, Scope::Sticky { .. }) && !rule.is_latent()) {
+        return Some(format!("rule {id:?} sticks once it has fired, and {queues} queues have no order among them"));
+    }
+    if !trigger.when.is_empty() || matches!(rule.action, Action::Set(_)) {
+        return Some(format!("rule {id:?} is about a state, and {queues} queues have no order among them"));
     }
     let of_device = |point: &Point| !matches!(point, Point::Matches(_) | Point::Mark(_));
     if points.clone().any(of_device) || (points.next().is_some() && rule.matches.queue.is_none()) {
@@ -222,6 +311,16 @@ fn chance(rule: &Rule, queues: u16) -> Option<String> {
     }
 }
 
+/// Why an event may come at another moment in another run.
+fn event_chance(event: &Event, queues: u16) -> Option<String> {
+    let id = &event.id;
+    match event.at {
+        Point::Ms(_) => Some(format!("event {id:?} has a point in ms: it follows the clock")),
+        _ if queues > 1 => Some(format!("event {id:?} has a point, and {queues} queues have no order among them")),
+        _ => None,
+    }
+}
+
 /// The form in which a script is written back.
 #[derive(Serialize)]
 struct Normalized<'s> {
@@ -233,7 +332,11 @@ struct Normalized<'s> {
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
     device: &'s DeviceLimits,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    states: BTreeMap<&'s str, &'s [String]>,
     rules: &'s [Rule],
+    #[serde(skip_serializing_if = "<[Event]>::is_empty")]
+    events: &'s [Event],
     #[serde(skip_serializing_if = "Option::is_none")]
     expect: Option<Fired>,
 }

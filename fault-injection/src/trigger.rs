@@ -1,10 +1,10 @@
 //! Which of a rule's matches fire. Counters advance here and nowhere else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Draw, Key, Purpose};
 use crate::random::{DrawKey, Draws, happens};
-use crate::rule::{Action, HoldUntil, Point, Rule};
+use crate::rule::{Point, Rule};
 
 /// What the whole device had seen at some moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +24,7 @@ pub struct Moment<'e> {
     /// With it.
     pub with: Counts,
     pub marks: &'e BTreeSet<String>,
+    pub states: &'e BTreeMap<String, String>,
 }
 
 impl Point {
@@ -45,7 +46,7 @@ impl Point {
 pub struct Progress {
     /// Matches, whatever the trigger said.
     pub matched: u64,
-    /// Matches between `after` and `until`: what `nth` and `every` count.
+    /// Matches in the right states and between `after` and `until`: what `nth` and `every` count.
     pub in_window: u64,
     /// Times the whole trigger said yes: what `limit` counts. Whether the rule then won its stage does not matter, so
     /// that no other rule can shift it.
@@ -59,11 +60,18 @@ pub struct Drawing<'d> {
 }
 
 impl Progress {
+    /// One more match that the trigger is not asked about.
+    pub fn matches(&mut self) -> Option<Vec<Draw>> {
+        self.matched += 1;
+        None
+    }
+
     /// One more match. Some: it fires, having drawn this.
     pub fn fires(&mut self, rule: &Rule, moment: &Moment<'_>, drawing: &Drawing<'_>) -> Option<Vec<Draw>> {
         let matched_before = self.matched;
         self.matched += 1;
-        if !self.is_open(rule, matched_before, moment) {
+        let in_state = |(state, value): (&String, &String)| moment.states.get(state) == Some(value);
+        if !rule.trigger.when.iter().all(in_state) || !self.is_open(rule, matched_before, moment) {
             return None;
         }
         self.in_window += 1;
@@ -106,12 +114,7 @@ impl Progress {
     }
 
     /// A hold whose point has come, with this request or before, holds no more.
-    fn hold_is_over(&self, rule: &Rule, moment: &Moment<'_>) -> bool {
-        match &rule.action {
-            Action::Hold { until: HoldUntil::Point(point), .. } => {
-                point.is_reached(self.matched, &moment.with, moment.marks)
-            }
-            _ => false,
-        }
+    pub fn hold_is_over(&self, rule: &Rule, moment: &Moment<'_>) -> bool {
+        rule.hold_point().is_some_and(|point| point.is_reached(self.matched, &moment.with, moment.marks))
     }
 }

@@ -1,7 +1,8 @@
 //! Scripts played against requests, as text: tests/play/*.txt.
 //!
 //! A file holds a script, `====`, one command per line, `----`, and what came of it. Commands: `OP [SECTOR+SECTORS]
-//! [qQUEUE] [inflight=N] [xTIMES]`, `mark NAME`, `close RULE WINDOW`, `release RULE`, `ms N` (the clock jumps).
+//! [qQUEUE] [inflight=N] [xTIMES]`, `mark NAME`, `close RULE WINDOW`, `release RULE`, `ms N` (the clock jumps), `tick`, `reset`, `heal [RULE]`,
+//! `fail_class CLASS`, `enable RULE`, `disable RULE`, `remove RULE`, `add JSON`.
 //! To rewrite the outcome after a change on purpose: `REWRITE=1 cargo test -p fault-injection --test play`, and read
 //! the difference.
 
@@ -11,7 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fault_injection::{
-    Arrival, Decision, Engine, Gate, GateWhen, Moves, Op, Piece, Request, RuleIndex, Source, UsedLen, Work, load,
+    Arrival, Decision, DeviceAction, DeviceFacts, Engine, EventRecord, FailClass, Gate, GateWhen, Moves, Op, Piece,
+    Reached, Request, RuleIndex, ScriptError, Source, UsedLen, Work, load,
 };
 
 struct Play {
@@ -26,8 +28,31 @@ impl Play {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["mark", name] => {
-                let released = self.engine.mark(name, self.seq, self.elapsed_ms);
-                writeln!(self.out, "mark {name}: releases {}", self.names(&released)).expect("a string");
+                let reached = self.engine.mark(name, self.seq, self.elapsed_ms);
+                let text = format!("mark {name}: releases {}", self.names(&reached.released));
+                self.reached(&text, &reached);
+            }
+            ["tick"] => {
+                let reached = self.engine.tick(self.seq, self.elapsed_ms);
+                self.reached(
+                    &format!("tick at {} ms, next {:?}:", self.elapsed_ms, self.engine.next_tick_ms()),
+                    &reached,
+                );
+            }
+            ["reset"] => self.engine.reset(),
+            ["heal"] => self.by_hand(|engine, seq| engine.heal(None, seq)),
+            ["heal", id] => self.by_hand(|engine, seq| engine.heal(Some(id), seq)),
+            ["fail_class", class] => {
+                let class: FailClass = serde_json::from_value(class.into()).expect("a class");
+                self.by_hand(|engine, seq| Ok(engine.fail_class(class, seq)));
+            }
+            ["enable", id] => self.by_hand(|engine, seq| engine.enable(id, true, seq)),
+            ["disable", id] => self.by_hand(|engine, seq| engine.enable(id, false, seq)),
+            ["remove", id] => self.by_hand(|engine, seq| engine.remove(id, seq)),
+            ["add", ..] => {
+                let rule = serde_json::from_str(line.trim_start_matches("add ")).expect("JSON");
+                let facts = DeviceFacts { capacity_sectors: 1 << 20, queues: 1, logical_block_bytes: 512 };
+                self.by_hand(|engine, seq| engine.add(&rule, &facts, seq));
             }
             ["release", id] => {
                 let released = self.engine.release(id).map(|rule| self.engine.rule_id(rule).to_string());
@@ -77,6 +102,46 @@ impl Play {
             let json = serde_json::to_string(record).expect("a record is plain data");
             assert_eq!(serde_json::from_str::<fault_injection::Record>(&json).expect("reads back"), *record);
             writeln!(self.out, "    {json}").expect("a string");
+        }
+        self.events(&decision.events);
+        self.device(&decision.device);
+    }
+
+    fn reached(&mut self, text: &str, reached: &Reached) {
+        writeln!(self.out, "{text}").expect("a string");
+        self.events(&reached.events);
+        self.device(&reached.device);
+    }
+
+    fn events(&mut self, events: &[EventRecord]) {
+        for event in events {
+            let json = serde_json::to_string(event).expect("an event is plain data");
+            assert_eq!(serde_json::from_str::<EventRecord>(&json).expect("reads back"), *event);
+            writeln!(self.out, "    {json}").expect("a string");
+        }
+    }
+
+    fn device(&mut self, actions: &[DeviceAction]) {
+        for action in actions {
+            let text = match action {
+                DeviceAction::PowerCut(cut) => {
+                    let (state, states) = (cut.state(3), cut.states(&[None; 3]).states.len());
+                    format!(
+                        "power cut by {}, {:?}, then {:?}; of 3: {state:?}, {states} states",
+                        cut.by, cut.unflushed, cut.then
+                    )
+                }
+                DeviceAction::Disconnect { reconnect_ms } => format!("disconnect, back after {reconnect_ms} ms"),
+                DeviceAction::WriteCache(on) => format!("write cache {}", if *on { "on" } else { "off" }),
+            };
+            writeln!(self.out, "    device: {text}").expect("a string");
+        }
+    }
+
+    fn by_hand(&mut self, what: impl FnOnce(&mut Engine, u64) -> Result<EventRecord, ScriptError>) {
+        match what(&mut self.engine, self.seq) {
+            Ok(event) => self.events(&[event]),
+            Err(error) => writeln!(self.out, "refused: {error}").expect("a string"),
         }
     }
 
@@ -137,9 +202,18 @@ fn show_piece(piece: &Piece) -> String {
         2 => "unsupp".to_string(),
         n => format!("status {n}"),
     };
-    let moves = match piece.moves {
+    let moves = match &piece.moves {
         Moves::All => "all".to_string(),
         Moves::Prefix { bytes } => format!("{bytes} bytes"),
+        Moves::Torn { kept } => format!("torn, bytes {kept:?} kept"),
+        Moves::Misdirected { to_sector, original_written } => {
+            format!("all at sector {to_sector}{}", if *original_written { " and where it belongs" } else { "" })
+        }
+        Moves::Corrupt(corruption) => {
+            let place = if corruption.media { "on the medium" } else { "on the wire" };
+            format!("all, sectors {:?} wrong {place}", corruption.sectors)
+        }
+        Moves::Stale { versions, sectors } => format!("all, sectors {sectors:?} as {versions} writes ago"),
         Moves::Lost => "lost".to_string(),
     };
     let length = if piece.used_len == UsedLen::Full { " (full length)" } else { "" };

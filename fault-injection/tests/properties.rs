@@ -63,6 +63,17 @@ fn action() -> impl Strategy<Value = Value> {
         (1..6u64, select(vec!["forward", "reverse", "shuffle"]))
             .prop_map(|(n, order)| json!({"split": {"max_sectors": n, "order": order}})),
         (1..4u64).prop_map(|n| json!({"split": {"at": [n, n + 3]}})),
+        (
+            select(vec!["sector", "byte", "block"]),
+            select(vec![json!("prefix"), json!("suffix"), json!("random"), json!([0, 2])])
+        )
+            .prop_map(|(unit, keep)| json!({"torn": {"unit": unit, "keep": keep}})),
+        (0..DISK).prop_map(|to| json!({"misdirect": {"to_sector": to}})),
+        (1..9u64, select(vec!["wire", "media"]))
+            .prop_map(|(bits, place)| json!({"corrupt": {"bits": bits, "where": place}})),
+        (1..4u64).prop_map(|versions| json!({"stale": {"versions": versions}})),
+        select(vec!["kill_vm", "snapshot"])
+            .prop_map(|then| json!({"power_cut": {"unflushed": "prefix", "then": then}})),
     ]
 }
 
@@ -176,7 +187,8 @@ proptest! {
         // An added split brings children into being, and a shadowed one takes them away: others' matches, then, do change.
         prop_assume!(added.2.get("split").is_none());
         let shadows_split = rules.iter().any(|rule| rule["action"].get("split").is_some());
-        prop_assume!(!(shadows_split && (added.2.get("lose").is_some() || added.2.get("partial").is_some())));
+        let transfers = ["lose", "partial", "torn", "misdirect", "corrupt", "stale"];
+        prop_assume!(!(shadows_split && transfers.iter().any(|action| added.2.get(action).is_some())));
         let mut more = rules.clone();
         more.insert(at.min(rules.len()), json!({"id": "added", "match": added.0, "trigger": added.1, "action": added.2}));
         let Some(more) = try_load(&more, 9) else { return Ok(()) };
@@ -226,6 +238,12 @@ proptest! {
             };
             for piece in pieces {
                 match piece.moves {
+                    Moves::Torn { kept } => {
+                        let bytes: u64 = kept.iter().map(|stretch| stretch.1 - stretch.0).sum();
+                        prop_assert!(bytes > 0 && bytes < piece.sectors * 512);
+                        prop_assert!(kept.iter().all(|stretch| stretch.0 < stretch.1 && stretch.1 <= piece.sectors * 512));
+                    }
+                    Moves::Misdirected { .. } | Moves::Corrupt(_) | Moves::Stale { .. } => {}
                     Moves::Prefix { bytes } => prop_assert!(bytes < piece.sectors.max(1) * 512),
                     Moves::Lost => prop_assert_eq!(piece.status, Status::OK),
                     Moves::All => {}

@@ -38,7 +38,7 @@ fn every_bad_script_is_refused_with_all_its_problems() {
     }
 }
 
-/// Of the examples of the language, those that need no file-system knowledge, states, events or caches load today.
+/// Of the examples of the language, those that need no file-system knowledge and no change of capacity load today.
 #[test]
 fn examples_load_or_are_refused_only_for_what_is_not_carried_out_yet() {
     let mut loaded = Vec::new();
@@ -52,7 +52,7 @@ fn examples_load_or_are_refused_only_for_what_is_not_carried_out_yet() {
             Err(problems) => assert!(problems.0.iter().all(|problem| problem.code == "E401"), "{problems}"),
         }
     }
-    assert_eq!(loaded, ["01", "03", "04", "12"]);
+    assert_eq!(loaded, ["01", "02", "03", "04", "08", "12"]);
 }
 
 fn shown(sources: &[(&str, &str)]) -> String {
@@ -71,10 +71,8 @@ fn several_files_are_one_script_and_may_not_contradict_each_other() {
  "rules": [{"id": "x", "action": {"lose": {}}},
            {"id": "y", "match": {"child_of": "x"}, "action": {"lose": {}}}], "expect": {"fired": {"y": [1, 1]}}}"#;
     let expected = "\
-a.json:1:66: E401 /states: \"states\" is not carried out yet; fire on counts, points and marks instead
 b.json:1:28: E109 /seed: seed is set already: a.json:1:28
 b.json:1:52: E109 /device/queues: device.queues is set already: a.json:1:52
-b.json:1:80: E401 /states: \"states\" is not carried out yet; fire on counts, points and marks instead
 b.json:1:86: E109 /states/s: state \"s\" has other values already: a.json:1:72; states of several files must be identical
 b.json:2:19: E109 /rules/0/id: id \"x\" is used already: a.json:2:19
 b.json:3:104: E109 /expect/fired/y: rule \"y\" has an expectation already: a.json:2:119
@@ -237,7 +235,7 @@ fn a_script_explains_itself() {
     let expected = "\
 Script: n. Seed: 7.
 The device is offered with seg_max 4.
-A request passes three stages; in each, the first rule below that fires wins.
+A request passes four stages; in each, the first rule below that fires wins.
 
 gate stage (when it is answered):
   slow: read, every match: answer late by {\"dist\":\"uniform\",\"min_us\":1,\"max_us\":9}.
@@ -248,7 +246,59 @@ transfer stage (what moves):
 status stage (what status it carries):
   bad: read|write|discard|write_zeroes children of \"cut\", after mark \"A\", then with probability 0.5 drawn by address, then at most 2 times: answer ioerr; unless a transfer rule decides, nothing moves.
     note: why
+
+device stage (what becomes of the device after it; every \"set\" takes place, and then the first power cut): no rules
 Expected: rule \"bad\" is carried out 1 to any number of times.
+";
+    assert_eq!(explain(&script), expected);
+}
+
+#[test]
+fn every_effect_is_explained_and_rules_that_can_never_win_are_named() {
+    let script = r#"{"faultscript": 1, "states": {"phase": ["idle", "armed"]}, "rules": [
+ {"id": "bad", "match": {"op": "read", "sectors": [[8, 16]]}, "action": {"error": {"status": "ioerr"}}, "scope": {"sticky": {}}},
+ {"id": "tear", "match": {"op": "write"}, "trigger": {"when": {"phase": "armed"}}, "action": {"torn": {"unit": "block", "keep": "random"}}},
+ {"id": "astray", "match": {"op": "write"}, "action": {"misdirect": {"delta_sectors": -8}}},
+ {"id": "lost", "match": {"op": "write"}, "action": {"lose": {}}},
+ {"id": "late", "match": {"op": "write", "size": {"min": 8}}, "action": {"torn": {"keep": [0]}}},
+ {"id": "flip", "match": {"op": "read"}, "trigger": {"nth": 1}, "action": {"corrupt": {"bits": 1, "where": "media"}}, "scope": "device"},
+ {"id": "stamp", "match": {"op": "read"}, "trigger": {"nth": 2}, "action": {"corrupt": {"offset": 4, "bytes": 2, "value": 9}}},
+ {"id": "old", "match": {"op": "read"}, "action": {"stale": {"versions": 2}}},
+ {"id": "arm", "match": {"op": "flush"}, "action": {"set": {"phase": "armed"}}},
+ {"id": "cut", "match": {"op": "flush"}, "action": {"power_cut": {"unflushed": {"subset": {}}, "then": "snapshot"}}}],
+ "events": [
+ {"id": "ro", "at": {"writes": 5}, "do": {"fail_class": "writes"}},
+ {"id": "gone", "at": {"mark": "M"}, "do": {"disconnect": {"reconnect_ms": 9}}}]}"#;
+    let script = load(&[Source { name: "s.json", text: script }]).expect("nothing wrong").script;
+    let expected = "\
+Script: unnamed. Seed: 0 unless --seed says otherwise.
+State \"phase\" begins as \"idle\", and may become \"armed\".
+A request passes four stages; in each, the first rule below that fires wins.
+
+gate stage (when it is answered): no rules
+
+transfer stage (what moves):
+  tear: write with 9 sectors or more, when \"phase\" is \"armed\": torn at drawn places between blocks of 4096 bytes, every other stretch moves; propose ok.
+  astray: write, every match: a write goes to -8 sectors from there (the right place keeps what it had), a read is answered from -8 sectors from there; propose ok.
+  lost: write, every match: nothing moves; propose ok.
+  late: write with 8 sectors or more, every match: of its sectors only those numbered [0] move; propose ok.
+    can never win: rule \"lost\" (transfer stage, wider match, no limit) precedes it.
+  flip: read, match number 1 of these: 1 bits of each matched sector flip, on the medium, for later reads too; propose ok.
+    once it has fired it acts on every request of these types, until it is healed by hand.
+  stamp: read, match number 2 of these: bytes 4 to 5 of each matched sector become 9, on the way; propose ok.
+  old: read, every match: matched sectors are read as they were 2 writes ago; propose ok.
+
+status stage (what status it carries):
+  bad: read touching [8,16), every match: answer ioerr; unless a transfer rule decides, nothing moves.
+    these sectors are bad from the start, each until it is written.
+
+device stage (what becomes of the device after it; every \"set\" takes place, and then the first power cut):
+  arm: flush, every match: from the next request on \"phase\" is \"armed\".
+  cut: flush, every match: the power goes: of what was not flushed a subset (32 states at most) survives; the states are written out, and the guest goes on.
+
+Events, each once, after the request that reaches its point:
+  ro: at 5 writes: all writes, discards, write_zeroes and flushes fail from then on.
+  gone: at mark \"M\": what was taken is settled, the front-end is left, and let in again after 9 ms.
 ";
     assert_eq!(explain(&script), expected);
 }
@@ -259,7 +309,7 @@ fn every_example_in_the_documentation_loads_without_a_warning() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/fault-scripts.md");
     let text = fs::read_to_string(docs).expect("the page is in the tree");
     let examples: Vec<&str> = text.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 9);
+    assert_eq!(examples.len(), 10);
     for example in examples {
         assert_eq!(shown(&[("docs", example)]), "", "{example}");
     }

@@ -285,8 +285,9 @@ fn mark(name: &str, device: &Device) -> Value {
     let mut gates = device.gates();
     let seq = device.next_seq.load(Ordering::SeqCst);
     let n = device.recorder().mark(name, seq, device.session());
-    let rules = gates.engine.mark(name, seq, device.elapsed_ms());
-    json!({"name": name, "seq": seq, "n": n, "released": gates.release(&rules)})
+    let reached = gates.engine.mark(name, seq, device.elapsed_ms());
+    device.recorder().decisions(&reached.events);
+    json!({"name": name, "seq": seq, "n": n, "released": gates.release(&reached.released)})
 }
 
 /// With all queues at rest between two requests.

@@ -201,6 +201,7 @@ impl QueueWorker {
         let elapsed_ms = device.elapsed_ms();
         let decision = ask(&mut gates.engine, device, &token, elapsed_ms);
         device.recorder().decisions(&decision.log);
+        device.recorder().decisions(&decision.events);
         token.fired = decision.log.iter().any(|record| !matches!(record.outcome, RuleOutcome::Shadowed { .. }));
         gates.release(&decision.released);
         if decision.gate != Gate::Open {

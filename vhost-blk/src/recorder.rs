@@ -196,7 +196,7 @@ impl Recorder {
     }
 
     /// Lines for decisions.jsonl.
-    pub fn decisions(&self, records: &[fault_injection::Record]) {
+    pub fn decisions(&self, records: &[impl Serialize]) {
         if !self.decisions || records.is_empty() {
             return;
         }

@@ -62,6 +62,7 @@ impl Server {
         for warning in &warnings {
             eprintln!("{warning}");
         }
+        refuse_what_is_not_carried_out(&script)?;
         let limits = script.device();
         let read_only = args.read_only || limits.read_only.unwrap_or(false);
         let disk = Disk::open(image, DiskOptions { read_only, direct: args.direct, raw: args.raw })?;
@@ -151,6 +152,15 @@ fn check_arguments(args: &Serve) -> Result<&Path, StartError> {
     match &args.blk_file {
         Some(image) => Ok(image),
         None => refuse("give the image: --blk-file PATH (make one with: truncate -s 1G PATH)"),
+    }
+}
+
+/// The engine decides more than the device can do so far.
+fn refuse_what_is_not_carried_out(script: &Script) -> Result<(), StartError> {
+    let not_yet = ["torn", "misdirect", "corrupt", "stale", "disconnect", "write_cache", "fail_class", "heal"];
+    match script.words().into_iter().find(|word| not_yet.contains(word)) {
+        Some(word) => Err(StartError::Arguments(format!("{word:?} of the script is not carried out yet"))),
+        None => Ok(()),
     }
 }
 

@@ -135,10 +135,12 @@ impl Transfer<'_> {
     ) -> Result<u64, Failure> {
         let offset = piece.sector * SECTOR_BYTES;
         let total = piece.sectors * SECTOR_BYTES;
-        let allowed = match piece.moves {
+        let allowed = match &piece.moves {
             Moves::All => total,
-            Moves::Prefix { bytes } => bytes.min(total),
+            Moves::Prefix { bytes } => (*bytes).min(total),
             Moves::Lost => 0,
+            // Scripts that ask for these are refused at start.
+            Moves::Torn { .. } | Moves::Misdirected { .. } | Moves::Corrupt(_) | Moves::Stale { .. } => 0,
         };
         match request.what {
             What::Flush if piece.moves == Moves::All => self.device.disk.flush().map(|()| 0).map_err(Failure::from),
