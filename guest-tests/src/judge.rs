@@ -83,7 +83,7 @@ pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
     let chosen = dialect::choose(host.dialect.as_deref(), release);
     let comparison = compare(recorded, chosen.as_ref().ok().map(|chosen| chosen.dialect))?;
     let (lockstep, why) = lockstep(recorded, &comparison, chosen.as_ref().err());
-    let findings = find(recorded, comparison.as_ref().ok());
+    let findings = find(recorded);
     let expected = expectation::choose(&recorded.scenario.expect, release);
     let fired = fired(recorded);
     let script_unmet = script_unmet(recorded);
@@ -170,7 +170,10 @@ fn lockstep(
     no_dialect: Option<&String>,
 ) -> (Lockstep, String) {
     match (recorded.scenario.lockstep, comparison, no_dialect) {
-        (LockstepMode::None, _, _) => (Lockstep::NotApplicable, "the scenario asks for no lockstep".to_owned()),
+        (LockstepMode::None, _, _) => (
+            Lockstep::NotApplicable,
+            "the scenario asks for no lockstep; findings, end state and kernel log were judged".to_owned(),
+        ),
         (LockstepMode::Full, Ok(judgement), _) => (lockstep_of(judgement.verdict), judgement.why.clone()),
         (LockstepMode::Full, Err(why), None) => (Lockstep::Unjudged, why.clone()),
         (LockstepMode::Full, Err(_), Some(why)) => (Lockstep::Unjudged, why.clone()),
@@ -199,12 +202,10 @@ fn outcome(recorded: &Recorded, lockstep: Lockstep, why: String) -> (Outcome, St
     }
 }
 
-fn find(recorded: &Recorded, comparison: Option<&differ::Judgement>) -> Vec<Finding> {
+fn find(recorded: &Recorded) -> Vec<Finding> {
     let block_bytes = u64::from(recorded.scenario.filesystem.block_bytes);
     let mut found = Vec::new();
-    // A trace with gaps could show an error whose report is in the gap.
-    if let (Ok(trace), Ok(device), Some(judgement)) = (&recorded.trace, &recorded.device, comparison) {
-        let statuses = statuses(device, &judgement.joined);
+    if let (Ok(trace), Some(statuses)) = (&recorded.trace, statuses(recorded)) {
         found.extend(findings::in_writeback(&Writeback { guest: &trace.entries, statuses: &statuses, block_bytes }));
     }
     found.extend(findings::in_content(&recorded.ops, block_bytes));
@@ -221,10 +222,17 @@ fn find(recorded: &Recorded, comparison: Option<&differ::Judgement>) -> Vec<Find
     found
 }
 
-fn statuses(device: &DeviceRecord, joined: &BTreeMap<RequestId, usize>) -> BTreeMap<RequestId, RequestStatus> {
-    let traced = device.traced();
-    let status = |place: usize| device_record::for_differ(traced.get(place)?).status;
-    joined.iter().filter_map(|(request, place)| Some((*request, status(*place)?))).collect()
+/// What the device answered to each of the guest's requests; none where trace or record have a gap, which could hold the
+/// report of an error. No dialect is needed for it, and no replica.
+fn statuses(recorded: &Recorded) -> Option<BTreeMap<RequestId, RequestStatus>> {
+    let (Ok(trace), Ok(device)) = (&recorded.trace, &recorded.device) else { return None };
+    if !gaps(recorded, trace, device).is_empty() {
+        return None;
+    }
+    let requests: Vec<differ::DeviceRequest> = device.traced().into_iter().map(device_record::for_differ).collect();
+    let joined = differ::join(&trace.entries, &requests, device.queues).ok()?;
+    let status = |place: usize| requests.get(place)?.status;
+    Some(joined.device_of.iter().filter_map(|(request, place)| Some((*request, status(*place)?))).collect())
 }
 
 fn fired(recorded: &Recorded) -> BTreeMap<String, u64> {

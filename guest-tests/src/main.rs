@@ -87,7 +87,12 @@ fn draw_again(report: &Report) -> Result<u8, Failure> {
 
 fn print(args: &Args, verdict: &Verdict, folder: &Path, repeat: &str) -> u8 {
     match args.format {
-        Format::Json => print!("{}", verdict.to_json()),
+        Format::Json => {
+            print!("{}", verdict.to_json());
+            if verdict.exit_code != exit::AS_EXPECTED {
+                show::progress(&format!("to see this again: {repeat}"));
+            }
+        }
         Format::Text => print!("{}", show::verdict(verdict, folder, repeat)),
     }
     verdict.exit_code

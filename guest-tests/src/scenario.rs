@@ -346,6 +346,10 @@ impl<'a> Reader<'a> {
                 return Err(self.wrong(format!("/expect/{index}/findings"), text));
             }
         }
+        if let Some(path) = entry.image.keys().find(|path| path.contains(['"', '\n'])) {
+            let text = format!("{path:?} holds a quote or a line end, which debugfs cannot take");
+            return Err(self.wrong(format!("/expect/{index}/image"), text));
+        }
         let times: &BTreeMap<_, _> = &entry.fired.clone().unwrap_or_default();
         match times.iter().find(|(_, times)| times.1.is_some_and(|most| most < times.0)) {
             Some((rule, _)) => Err(self.wrong(format!("/expect/{index}/fired/{rule}"), "a range rises: [least, most]")),

@@ -57,7 +57,11 @@ fn headline(verdict: &Verdict) -> String {
 }
 
 fn exactness(verdict: &Verdict) -> &'static str {
-    if verdict.dialect_exact { "" } else { " (the nearest one; this very kernel is not in the table)" }
+    match verdict.dialect.as_str() {
+        "none" => "",
+        _ if verdict.dialect_exact => "",
+        _ => " (the nearest one; this very kernel is not in the table)",
+    }
 }
 
 fn oracles(verdict: &Verdict) -> String {

@@ -313,7 +313,9 @@ fn ctrl_c_ends_everything_with_130() {
 #[test]
 fn a_killed_qemu_or_disk_is_named_and_the_run_is_not_judged() {
     let _guard = one_at_a_time();
-    for (victim, sentence) in [("qemu", "QEMU ended (killed by signal 9)"), ("vhost-blk", "vhost-blk was killed by signal 9")] {
+    for (victim, sentence) in
+        [("qemu", "QEMU ended (killed by signal 9)"), ("vhost-blk", "vhost-blk was killed by signal 9")]
+    {
         let broken = start_to_break();
         broken.signal(broken.pid_of(victim), nix::sys::signal::Signal::SIGKILL);
         let (code, said) = broken.end();
