@@ -287,7 +287,12 @@ fn mark(name: &str, device: &Device) -> Value {
     let n = device.recorder().mark(name, seq, device.session());
     let reached = gates.engine.mark(name, seq, device.elapsed_ms());
     device.recorder().decisions(&reached.events);
-    json!({"name": name, "seq": seq, "n": n, "released": gates.release(&reached.released)})
+    let released = gates.release(&reached.released);
+    if let Some(cut) = power::cut_of(&reached.device) {
+        // A cut that could not be carried out has been reported as the host's failure, and the run ends with that.
+        let _ = power::cut(device, &mut gates, cut);
+    }
+    json!({"name": name, "seq": seq, "n": n, "released": released})
 }
 
 /// With all queues at rest between two requests.

@@ -341,3 +341,186 @@ fn a_device_that_keeps_nothing_apart_refuses_to_be_cut() {
     let answer = vhost_blk::control::ask(&device.control(), &ask).expect("answers");
     assert!(answer.expect_err("refused").contains("--snapshot-dir"));
 }
+
+fn cutting(write_cache: &str, matching: &str, cut: &str) -> String {
+    format!(
+        r#"{{"faultscript":1,"device":{{{write_cache}}},"rules":[
+            {{"id":"cut","match":{{{matching}}},"action":{{"power_cut":{{{cut}}}}}}}],"expect":{{"fired":{{"cut":[1,1]}}}}}}"#
+    )
+}
+
+const CACHE: &str = r#""write_cache":"writeback""#;
+
+#[test]
+fn a_cut_at_a_flush_comes_before_the_flush_and_the_guest_goes_on() {
+    let cut = r#""unflushed":{"subset":{"strategy":"exhaustive","max_states":4096}},"then":"snapshot""#;
+    let device = device(&cutting(CACHE, r#""op":"flush""#, cut));
+    let mut guest = Guest::connect(&device.socket, 1);
+    guest.write(4, &piece(b'A', 4, 1));
+    guest.write(8, &piece(b'B', 8, 1));
+    assert_eq!(guest.request(FLUSH, 0, &[], 0), (OK, 1, vec![]));
+    assert_eq!(letters(&device.image_bytes(), &[4, 8]), "AB", "the flush was carried out after the cut");
+    let (ending, record, folder) = device.end_keeping_folder();
+    assert_eq!(ending, Ending::Clean);
+    assert_eq!(states(folder.path(), 1, &[4, 8]), set(&["..", "A.", ".B", "AB"]));
+    let kinds: Vec<&str> = record.iter().filter_map(|line| line["ev"].as_str()).collect();
+    let at = kinds.iter().position(|ev| *ev == "power_cut").expect("a cut");
+    assert_eq!(kinds[at - 1..at + 3], ["issue", "power_cut", "snapshot", "complete"]);
+}
+
+#[test]
+fn a_cut_at_a_write_comes_after_it_and_leaves_it_unanswered() {
+    for (unflushed, left) in [(r#""none""#, ".."), (r#""all""#, "AB")] {
+        let cut = format!(r#""unflushed":{unflushed},"then":"disconnect""#);
+        let device = Device::start(64, &cutting(CACHE, r#""op":"write","sectors":[[8,9]]"#, &cut));
+        let mut guest = Guest::connect(&device.socket, 1);
+        assert_eq!(guest.write(4, &piece(b'A', 4, 1)).0, OK);
+        let sent = guest.send(0, OUT, 8, &piece(b'B', 8, 1), 0);
+        while device.ask(&Ask::Status)["connected"] == true {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert_eq!((guest.status(&sent), guest.poll_used(0)), (UNTOUCHED, None));
+        assert_eq!(letters(&device.image_bytes(), &[4, 8]), left);
+        let (ending, record) = device.end();
+        assert_eq!(ending, Ending::Clean);
+        let abandoned: Vec<&Value> = record.iter().filter(|line| line["ev"] == "abandon").collect();
+        assert_eq!((abandoned.len(), &abandoned[0]["seq"], &abandoned[0]["status"]), (1, &json!(1), &Value::Null));
+    }
+}
+
+#[test]
+fn without_a_cache_of_its_own_a_cut_finds_everything_on_media_and_an_unanswered_write_is_no_lie() {
+    let script = r#"{"faultscript":1,"rules":[
+        {"id":"short","match":{"op":"write","sectors":[[8,12]]},"action":{"partial":{"sectors":1,"status":"ok"}}},
+        {"id":"cut","match":{"op":"write","sectors":[[8,12]]},"action":{"power_cut":{"unflushed":"none","then":"kill_vm"}}}]}"#;
+    let device = Device::start(64, script);
+    let mut guest = Guest::connect(&device.socket, 1);
+    guest.write(4, &piece(b'A', 4, 1));
+    guest.send(0, OUT, 8, &piece(b'B', 8, 4), 0);
+    while device.ask(&Ask::Status)["power"]["on"] == true {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert_eq!(letters(&device.image_bytes(), &[4, 8, 9, 10, 11]), "AB...");
+    assert_eq!(device.ask(&Ask::Status)["overlay"], json!([]));
+}
+
+#[test]
+fn a_gated_request_meets_its_cut_when_it_leaves_the_gate() {
+    let script = r#"{"faultscript":1,"device":{"write_cache":"writeback"},"rules":[
+        {"id":"held","match":{"op":"write","sectors":[[8,9]]},"action":{"hold":{"until":"release"}}},
+        {"id":"cut","match":{"op":"write","sectors":[[8,9]]},"action":{"power_cut":{"unflushed":"prefix","then":"snapshot"}}}]}"#;
+    let device = device(script);
+    let mut guest = Guest::connect(&device.socket, 1);
+    let held = guest.send(0, OUT, 8, &piece(b'H', 8, 1), 0);
+    guest.send(0, OUT, 4, &piece(b'A', 4, 1), 0);
+    assert_ne!(guest.used(0).0, held.head);
+    assert_eq!(device.ask(&Ask::Status)["power"]["cuts"], 0);
+    device.ask(&Ask::Release { rule: "held".into() });
+    assert_eq!(guest.used(0), (held.head, 1));
+    let (_, _, folder) = device.end_keeping_folder();
+    assert_eq!(states(folder.path(), 1, &[4, 8]), set(&["..", "A.", "AH"]));
+}
+
+#[test]
+fn a_prefix_goes_by_the_order_of_answers() {
+    let script = r#"{"faultscript":1,"device":{"write_cache":"writeback"},"rules":[
+        {"id":"back","match":{"op":"write"},"action":{"reorder":{"window":3,"policy":"reverse","max_wait_ms":60000,"when":"arrival"}}}]}"#;
+    let device = device(script);
+    let mut guest = Guest::connect(&device.socket, 1);
+    for (letter, sector) in [(b'A', 4), (b'B', 8), (b'C', 12)] {
+        guest.send(0, OUT, sector, &piece(letter, sector as usize, 1), 0);
+    }
+    for _ in 0..3 {
+        guest.used(0);
+    }
+    snapshot(&device, Survivors::Prefix);
+    let (_, _, folder) = device.end_keeping_folder();
+    assert_eq!(states(folder.path(), 1, &[4, 8, 12]), set(&["...", "..C", ".BC", "ABC"]));
+}
+
+#[test]
+fn a_drawn_survivor_follows_from_the_seed() {
+    let left_by = |seed: u64| {
+        let cut = r#""unflushed":{"subset":{"strategy":"reduced","max_states":32}},"then":"disconnect""#;
+        let script = cutting(CACHE, r#""op":"flush""#, cut);
+        let device = Device::start_with(64, &script, |args| args.seed = Some(seed));
+        let mut guest = Guest::connect(&device.socket, 1);
+        for at in 0..16 {
+            guest.write(at, &piece(b'A', at as usize, 1));
+        }
+        guest.send(0, FLUSH, 0, &[], 0);
+        while device.ask(&Ask::Status)["connected"] == true {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        letters(&device.image_bytes(), &(0..16).collect::<Vec<_>>())
+    };
+    assert_eq!(left_by(1), left_by(1));
+    assert!((2..6).any(|seed| left_by(seed) != left_by(1)));
+}
+
+#[test]
+fn a_cut_that_nobody_could_carry_out_is_refused_before_anything_starts() {
+    let kill = cutting(CACHE, r#""op":"flush""#, r#""unflushed":"none","then":"kill_vm""#);
+    let snap = cutting(CACHE, r#""op":"flush""#, r#""unflushed":"all","then":"snapshot""#);
+    for (script, remedies) in [(kill, ["--qmp", "--control-path"]), (snap, ["--snapshot-dir", "--snapshot-dir"])] {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("disk"), [0; 8192]).expect("an image");
+        let mut args = arguments(folder.path(), &script);
+        args.control_path = None;
+        let error = vhost_blk::serve::Server::prepare(&args).err().expect("refused");
+        assert!(remedies.iter().all(|remedy| error.to_string().contains(remedy)), "{error}");
+        assert_eq!(error.exit_code(), 2);
+        assert!(!folder.path().join("s").exists());
+    }
+}
+
+#[test]
+fn a_snapshot_folder_of_another_run_is_refused() {
+    let first = device(WRITEBACK);
+    let mut args = arguments(first.folder.path(), WRITEBACK);
+    args.blk_file = Some(first.folder.path().join("other"));
+    args.socket_path = Some(first.folder.path().join("s2"));
+    args.control_path = None;
+    args.snapshot_dir = Some(first.folder.path().join("snap"));
+    std::fs::write(first.folder.path().join("other"), [0; 8192]).expect("an image");
+    let error = vhost_blk::serve::Server::prepare(&args).err().expect("refused");
+    assert!(error.to_string().contains("earlier run"), "{error}");
+}
+
+#[test]
+fn over_two_queues_every_answered_write_is_in_the_cache_and_in_one_order() {
+    let device = device(WRITEBACK);
+    let mut guest = Guest::connect(&device.socket, 2);
+    for round in 0..4usize {
+        for queue in 0..2 {
+            let at = 8 * round + 4 * queue;
+            guest.queue_request(queue, OUT, at as u64, &piece(b'A', at, 1), 0);
+        }
+    }
+    (0..2).for_each(|queue| guest.kick(queue));
+    for queue in [0, 0, 0, 0, 1, 1, 1, 1] {
+        guest.used(queue);
+    }
+    let summary = snapshot(&device, Survivors::Prefix);
+    assert_eq!(summary["distinct"], 9);
+    let (_, record, folder) = device.end_keeping_folder();
+    let answered: Vec<u64> = answers(&record).iter().map(|(seq, _)| *seq).collect();
+    let listed: Vec<u64> =
+        summary["writes"].as_array().expect("writes").iter().filter_map(|w| w["seq"].as_u64()).collect();
+    assert_eq!(listed, answered, "the order of the record is the order of the prefix");
+    assert_eq!(images(folder.path(), 1).len(), 9);
+}
+
+#[test]
+fn an_event_cuts_the_power_at_its_mark() {
+    let script = r#"{"faultscript":1,"device":{"write_cache":"writeback"},
+        "events":[{"id":"cut","at":{"mark":"now"},"do":{"power_cut":{"unflushed":"prefix","then":"snapshot"}}}]}"#;
+    let device = device(script);
+    let mut guest = Guest::connect(&device.socket, 1);
+    guest.write(4, &piece(b'A', 4, 1));
+    device.ask(&Ask::Mark { name: "now".into() });
+    guest.write(8, &piece(b'B', 8, 1));
+    let (ending, _, folder) = device.end_keeping_folder();
+    assert_eq!(ending, Ending::Clean);
+    assert_eq!(states(folder.path(), 1, &[4, 8]), set(&["..", "A."]));
+}
