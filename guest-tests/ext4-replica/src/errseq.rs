@@ -5,7 +5,7 @@ use writeback_events::Errno;
 /// Error of one mapping, and what its one descriptor has been told.
 ///
 /// The workload keeps one descriptor per file, opened before the first error, so one cursor is enough.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct ErrSeq {
     errno: Errno,
     reported: bool,

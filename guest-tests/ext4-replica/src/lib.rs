@@ -10,17 +10,29 @@
 
 mod assertions;
 mod block_layer;
+mod bug;
+mod call;
+mod calls;
 mod dialect;
+mod direct_io;
 mod errseq;
+mod event;
+mod extents;
 mod lockstep;
 mod misfit;
 mod mutation;
 mod page_io;
 mod state;
 mod survey;
+mod writeback;
 
 pub use assertions::{Assertions, Invariant, Violation};
-pub use dialect::{Dialect, DialectName, FinishErrno};
+pub use bug::{Bug, Bugs, UnknownBug};
+pub use call::{Call, Refused};
+pub use calls::Calls;
+pub use dialect::{Dialect, DialectName, DirectIo, FinishErrno, Range};
+pub use event::{Event, InodeState, IocbId};
+pub use extents::Extent;
 pub use lockstep::{Lockstep, NotPredicted, Replica, Setup};
 pub use misfit::{Misfit, MisfitKind};
 pub use mutation::Mutation;

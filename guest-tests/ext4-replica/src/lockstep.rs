@@ -8,8 +8,9 @@ use crate::block_layer::{Answered, BlockLayer, Unfit};
 use crate::dialect::Dialect;
 use crate::misfit::{Misfit, MisfitKind};
 use crate::mutation::Mutation;
-use crate::page_io::{BioWritePage, EndBio, Frame, OrFlag, Path, Put, Thread, add_to_list_vec};
+use crate::page_io::{EndBio, Frame, OrFlag, Path, Put, Thread, add_to_list_vec};
 use crate::survey::{MAX_ORDER, Survey, Written};
+use crate::writeback::BioWritePage;
 use std::collections::{BTreeMap, BTreeSet};
 use writeback_events::{
     BioId, BlockOp, Errno, Ino, IoEndId, OpId, OpKind, PutBy, RequestId, RequestStatus, Response, Stimulus, Subject,
@@ -57,6 +58,7 @@ impl Replica {
         let block_bytes = u64::from(setup.block_bytes).clamp(512, 4096);
         Lockstep {
             path: Path::new(setup.dialect, setup.mutation, block_bytes),
+            responses: Vec::new(),
             survey: Survey::read(stimuli, block_bytes),
             block_layer: BlockLayer::new(setup.mutation == Some(Mutation::BioEndsWithFirstRequest)),
             block_bytes,
@@ -81,6 +83,8 @@ impl Replica {
 #[derive(Clone, Debug)]
 pub struct Lockstep {
     path: Path,
+    /// Answers to the stimulus that is being taken.
+    responses: Vec<Response>,
     survey: Survey,
     block_layer: BlockLayer,
     block_bytes: u64,
@@ -139,7 +143,7 @@ impl Lockstep {
         self.woken = None;
         let stepped = self.take(stimulus);
         self.let_late_workers_go();
-        let responses = self.path.take_responses();
+        let responses = std::mem::take(&mut self.responses);
         stepped.map(|()| responses)
     }
 
@@ -208,7 +212,7 @@ impl Lockstep {
         }
         state.io_bio = None;
         if let Some(io_end) = state.io_end.take() {
-            self.path.respond(Response::HeldAtLeave { io_end });
+            self.responses.push(Response::HeldAtLeave { io_end });
         }
         Ok(())
     }
@@ -218,7 +222,7 @@ impl Lockstep {
             op.doubt =
                 Some("an io_end could not be allocated while it ran, and what became of that is not modelled".into());
         }
-        self.path.respond(Response::AllocFailed { ino });
+        self.responses.push(Response::AllocFailed { ino });
         Ok(())
     }
 
@@ -242,7 +246,7 @@ impl Lockstep {
             add_to_list_vec(&mut io_end.list_vec, offset, size);
         }
         if unwritten {
-            self.run(Frame::SetIoUnwrittenFlag { io_end, at: OrFlag::Read });
+            self.run(Frame::SetIoUnwrittenFlag { io_end, at: OrFlag::Test });
         }
         Ok(())
     }
@@ -258,7 +262,7 @@ impl Lockstep {
             return Err(about_io_end(io_end, MisfitKind::StillUnderWriteback { ino, page }));
         }
         self.no_bio_across_hole(task, io_end, page, &written)?;
-        self.run(Frame::BioWritePage { ino, page, marked: written.blocks, at: BioWritePage::MarkBuffers });
+        self.run(Frame::BioWritePage { ino, page, at: BioWritePage::MarkBuffers(written.blocks) });
         Ok(())
     }
 
@@ -302,9 +306,10 @@ impl Lockstep {
         let sectors = sector..sector.saturating_add(bytes.div_ceil(512));
         self.block_layer.submit(bio, sectors).map_err(|(kind, _)| about_io_end(io_end, kind))?;
         let shape = self.survey.bios.get(&bio).cloned().unwrap_or_default();
-        self.run(Frame::IoSubmit { bio, sector, bytes, segments: shape.segments });
+        self.path.bio_mut(bio).segments = shape.segments;
+        self.run(Frame::IoSubmit { bio, sector, bytes, sync });
         if shape.outside {
-            self.path.respond(Response::BioOutsideFolios { bio, io_end });
+            self.responses.push(Response::BioOutsideFolios { bio, io_end });
         }
         Ok(())
     }
@@ -319,7 +324,7 @@ impl Lockstep {
         let answered = self.block_layer.answer(request, status);
         let Answered { errno, ended, other_data_failed } =
             answered.map_err(|unfit| self.unfit_request(request, unfit))?;
-        self.path.respond(Response::RequestError { request, errno });
+        self.responses.push(Response::RequestError { request, errno });
         if other_data_failed && self.doubt.is_none() {
             self.doubt = Some(format!("request {request}, which carries no file data alone, failed before it ended"));
         }
@@ -347,7 +352,7 @@ impl Lockstep {
             PutBy::PutIoEnd => Frame::PutIoEnd { io_end, at: Put::DecAndTest },
             PutBy::PutIoEndDefer => Frame::PutIoEndDefer { io_end, at: Put::DecAndTest },
         });
-        self.path.run(&mut thread);
+        self.run_thread(&mut thread);
         self.task(task).thread = thread;
         Ok(())
     }
@@ -367,7 +372,7 @@ impl Lockstep {
             // The first step takes the work off the queue; the next one takes the list.
             self.path.step(&mut thread);
         } else {
-            self.path.run(&mut thread);
+            self.run_thread(&mut thread);
         }
         if !thread.is_done() {
             self.workers.insert(ino, Window { worker: task, start, waits, listed: self.listed(ino) });
@@ -387,12 +392,12 @@ impl Lockstep {
     }
 
     fn listed(&self, ino: Ino) -> usize {
-        self.path.state.inodes.get(&ino).map_or(0, |inode| inode.rsv_conversion_list.len())
+        self.path.state.inodes.get(&ino).map_or(0, |inode| inode.completed_io_list.len())
     }
 
     fn splice(&mut self, ino: Ino, window: Window) {
         if window.waits {
-            self.woken.get_or_insert((self.path.responded(), window.worker));
+            self.woken.get_or_insert((self.responses.len(), window.worker));
             self.run_task(window.worker);
             self.workers.insert(ino, Window { waits: false, listed: 0, ..window });
         }
@@ -428,7 +433,7 @@ impl Lockstep {
         let wb_err = self.path.state.inodes.entry(ino).or_default().wb_err.check_and_advance();
         match doubt.or_else(|| self.doubt.clone()) {
             Some(why) => self.not_predicted.push(NotPredicted { op, why }),
-            None => self.path.respond(Response::OpResult { op, errno: wb_err }),
+            None => self.responses.push(Response::OpResult { op, errno: wb_err }),
         }
         Ok(())
     }
@@ -453,12 +458,17 @@ impl Lockstep {
 
     /// Runs a function that cannot wait.
     fn run(&mut self, frame: Frame) {
-        self.path.run(&mut Thread::calling(frame));
+        self.run_thread(&mut Thread::calling(frame));
+    }
+
+    fn run_thread(&mut self, thread: &mut Thread) {
+        self.path.run(thread);
+        self.responses.extend(self.path.events.drain(..).filter_map(|event| event.response()));
     }
 
     fn run_task(&mut self, task: TaskId) {
         let mut thread = std::mem::take(&mut self.task(task).thread);
-        self.path.run(&mut thread);
+        self.run_thread(&mut thread);
         self.task(task).thread = thread;
     }
 
