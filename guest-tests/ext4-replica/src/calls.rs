@@ -39,15 +39,13 @@ impl Calls {
     /// Carries one line out and appends its events, one JSON object per line, to `out`. A dead machine reads nothing.
     pub fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), Refused> {
         if self.is_dead() {
-            write_line(out, &Event::Dead);
+            Event::Dead.write_line(out);
             return Ok(());
         }
         let call = Call::from_json(line)?;
         self.check(&call)?;
         self.carry_out(&call);
-        let events = std::mem::take(&mut self.path.events);
-        events.iter().filter(|event| is_line(event)).for_each(|event| write_line(out, event));
-        self.path.events = events;
+        self.path.events.iter().for_each(|event| event.write_line(out));
         self.path.events.clear();
         Ok(())
     }
@@ -325,11 +323,6 @@ impl Calls {
 /// What happens within a call and is no line of its own.
 fn is_line(event: &Event) -> bool {
     !matches!(event, Event::ConvertBegins { .. })
-}
-
-fn write_line(out: &mut Vec<u8>, event: &Event) {
-    serde_json::to_writer(&mut *out, event).expect("an event is a plain object, and memory takes it");
-    out.push(b'\n');
 }
 
 impl Inode {

@@ -8,13 +8,11 @@ use serde::Serialize;
 use writeback_events::{BioId, Errno, Ino, IoEndId, Response};
 
 /// Number of a direct write, from 1 in the order in which the generic code was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IocbId(pub u32);
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "ev", rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "docs/replica.md has a table of all events and their fields")]
 pub enum Event {
     InitIoEnd {
@@ -29,9 +27,7 @@ pub enum Event {
     GetIoEnd {
         io_end: IoEndId,
         count: i32,
-        #[serde(skip)]
         bio: Option<BioId>,
-        #[serde(skip)]
         unwritten: bool,
     },
     SubmitBio {
@@ -58,13 +54,11 @@ pub enum Event {
     PutIoEndDefer {
         io_end: IoEndId,
         count: i32,
-        #[serde(skip)]
         unwritten: bool,
     },
     PutIoEnd {
         io_end: IoEndId,
         count: i32,
-        #[serde(skip)]
         unwritten: bool,
     },
     AddCompleteIo {
@@ -72,7 +66,6 @@ pub enum Event {
         queued: bool,
     },
     /// `ext4_convert_unwritten_extents` is entered; its result is not known yet. Not a line.
-    #[serde(skip)]
     ConvertBegins {
         ino: Ino,
         io_end: IoEndId,
@@ -93,7 +86,6 @@ pub enum Event {
     ReleaseIoEnd {
         io_end: IoEndId,
         i_ioend_count: i64,
-        #[serde(skip)]
         unwritten: bool,
     },
     InodeDioDone {
@@ -124,7 +116,6 @@ pub enum Event {
         call: &'static str,
         ret: i64,
         /// Of `dio_submit` alone.
-        #[serde(skip_serializing_if = "Option::is_none")]
         iocb: Option<Option<IocbId>>,
     },
     State(Box<InodeState>),
@@ -146,7 +137,55 @@ pub struct InodeState {
     pub writeback_pages: Vec<u64>,
 }
 
+/// One line: the event's name, then fields by the names of their bindings.
+macro_rules! line {
+    ($out:ident, $name:literal $(, $field:ident)*) => {{
+        $out.extend_from_slice(concat!("{\"ev\":\"", $name, "\"").as_bytes());
+        $(
+            $out.extend_from_slice(concat!(",\"", stringify!($field), "\":").as_bytes());
+            $field.put($out);
+        )*
+        $out.extend_from_slice(b"}\n");
+    }};
+}
+
 impl Event {
+    /// Appends its line, if it is one. Written by hand, since a run of calls does little else.
+    pub(crate) fn write_line(&self, out: &mut Vec<u8>) {
+        match *self {
+            Event::InitIoEnd { io_end, ino, count, i_ioend_count } => {
+                line!(out, "init_io_end", io_end, ino, count, i_ioend_count);
+            }
+            Event::AllocFailed { ino } => line!(out, "alloc_failed", ino),
+            Event::GetIoEnd { io_end, count, .. } => line!(out, "get_io_end", io_end, count),
+            Event::SubmitBio { bio, io_end, sector, bytes, sync } => {
+                line!(out, "submit_bio", bio, io_end, sector, bytes, sync);
+            }
+            Event::SetUnwritten { io_end, i_unwritten } => line!(out, "set_unwritten", io_end, i_unwritten),
+            Event::EndBio { bio, io_end, error } => line!(out, "end_bio", bio, io_end, error),
+            Event::EndPageWriteback { ino, page, error } => line!(out, "end_page_writeback", ino, page, error),
+            Event::PutIoEndDefer { io_end, count, .. } => line!(out, "put_io_end_defer", io_end, count),
+            Event::PutIoEnd { io_end, count, .. } => line!(out, "put_io_end", io_end, count),
+            Event::AddCompleteIo { io_end, queued } => line!(out, "add_complete_io", io_end, queued),
+            Event::ConvertBegins { .. } => {}
+            Event::ConvertUnwritten { ino, io_end, offset, size, result } => {
+                line!(out, "convert_unwritten", ino, io_end, offset, size, result);
+            }
+            Event::ClearUnwritten { io_end, i_unwritten } => line!(out, "clear_unwritten", io_end, i_unwritten),
+            Event::ReleaseIoEnd { io_end, i_ioend_count, .. } => line!(out, "release_io_end", io_end, i_ioend_count),
+            Event::InodeDioDone { ino, i_dio_count } => line!(out, "inode_dio_done", ino, i_dio_count),
+            Event::AioComplete { iocb, result } => line!(out, "aio_complete", iocb, result),
+            Event::PageLeftLocked { ino, page } => line!(out, "page_left_locked", ino, page),
+            Event::RedirtyPage { ino, page } => line!(out, "redirty_page", ino, page),
+            Event::Bug { function, what } => line!(out, "bug", function, what),
+            Event::Warn { function, what } => line!(out, "warn", function, what),
+            Event::Return { call, ret, iocb: None } => line!(out, "return", call, ret),
+            Event::Return { call, ret, iocb: Some(iocb) } => line!(out, "return", call, ret, iocb),
+            Event::State(ref state) => state.write_line(out),
+            Event::Dead => line!(out, "dead"),
+        }
+    }
+
     /// What a lockstep run says of it.
     pub(crate) fn response(&self) -> Option<Response> {
         Some(match *self {
@@ -173,5 +212,67 @@ impl Event {
             Event::ReleaseIoEnd { io_end, unwritten, .. } => Response::ReleaseIoEnd { io_end, unwritten },
             _ => return None,
         })
+    }
+}
+
+impl InodeState {
+    fn write_line(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"ev\":\"state\",");
+        let rest = out.len();
+        serde_json::to_writer(&mut *out, self).expect("a plain object, and memory takes it");
+        out.remove(rest);
+        out.push(b'\n');
+    }
+}
+
+/// A value of a field, as JSON.
+trait Put {
+    fn put(&self, out: &mut Vec<u8>);
+}
+
+macro_rules! put_number {
+    ($($type:ty),*) => {
+        $(impl Put for $type {
+            fn put(&self, out: &mut Vec<u8>) {
+                out.extend_from_slice(itoa::Buffer::new().format(*self).as_bytes());
+            }
+        })*
+    };
+}
+
+macro_rules! put_id {
+    ($($type:ty),*) => {
+        $(impl Put for $type {
+            fn put(&self, out: &mut Vec<u8>) {
+                self.0.put(out);
+            }
+        })*
+    };
+}
+
+put_number!(u32, i32, u64, i64);
+put_id!(IoEndId, BioId, Ino, IocbId);
+
+impl Put for bool {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(if *self { b"true" } else { b"false" });
+    }
+}
+
+/// Names of our own, which need no escaping.
+impl Put for &'static str {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(b'"');
+        out.extend_from_slice(self.as_bytes());
+        out.push(b'"');
+    }
+}
+
+impl<T: Put> Put for Option<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Some(value) => value.put(out),
+            None => out.extend_from_slice(b"null"),
+        }
     }
 }

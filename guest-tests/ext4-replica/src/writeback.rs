@@ -53,18 +53,19 @@ pub(crate) enum BioWritePage {
     EndIfNothingSubmitted,
 }
 
-/// Steps of `io_submit_add_bh`.
+/// Steps of `io_submit_add_bh`. What the thread alone can see (its open bio, a buffer of a page it has locked) is no step of
+/// its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum AddBh {
-    Contiguous,
-    InitBio,
+    Enter,
+    Bio,
     FillBio,
-    TakeUninit,
-    /// Whether the buffer was found `uninit`.
-    AddPage(bool),
-    Account(bool),
-    Size,
-    Added,
+    /// Of a buffer that was counted before it is added.
+    AddPage,
+    Count {
+        /// The bio has taken the buffer.
+        added: bool,
+    },
 }
 
 impl Thread {
@@ -267,7 +268,7 @@ impl Path {
         match blocks.get(next).copied() {
             Some(lblk) => {
                 thread.call(Frame::BioWritePage { ino, page, at: BioWritePage::AddBuffer(blocks, next + 1) });
-                thread.call(Frame::IoSubmitAddBh { ino, lblk, at: AddBh::Contiguous });
+                thread.call(Frame::IoSubmitAddBh { ino, lblk, at: AddBh::Enter });
             }
             None => {
                 let at = BioWritePage::Unlock { submitted: true, ret: 0 };
@@ -278,57 +279,63 @@ impl Path {
 
     /// Which blocks follow each other on the disk alone decides whether the open bio goes on.
     pub(crate) fn io_submit_add_bh(&mut self, thread: &mut Thread, ino: Ino, lblk: u64, at: AddBh) {
-        let Buffer { pblk, uninit, .. } = *self.inode(ino).buffer(lblk);
-        let pblk = pblk.expect("only a mapped buffer is marked");
-        let go = |thread: &mut Thread, at| thread.call(Frame::IoSubmitAddBh { ino, lblk, at });
         match at {
-            AddBh::Contiguous => {
-                go(thread, AddBh::InitBio);
-                if thread.io().io_next_block != pblk {
-                    self.call_io_submit(thread, ino);
+            AddBh::Enter => {
+                let pblk = self.inode(ino).buffer(lblk).pblk;
+                let IoSubmit { io_bio, io_next_block, .. } = *thread.io();
+                if io_bio.is_none() {
+                    self.io_submit_init_bio(thread, ino, lblk);
+                } else if pblk == Some(io_next_block) {
+                    self.add_to_bio(thread, ino, lblk);
+                } else {
+                    self.submit_and_retry(thread, ino, lblk);
                 }
             }
-            AddBh::InitBio if thread.io().io_bio.is_some() => go(thread, AddBh::TakeUninit),
-            AddBh::InitBio => self.io_submit_init_bio(thread, ino, lblk),
+            AddBh::Bio => self.io_submit_init_bio(thread, ino, lblk),
             AddBh::FillBio => {
-                self.fill_bio(thread, ino, lblk, pblk);
-                go(thread, AddBh::TakeUninit);
+                self.fill_bio(thread, ino, lblk);
+                self.add_to_bio(thread, ino, lblk);
             }
-            AddBh::TakeUninit => {
-                if self.has(Bug::UninitClearedEarly) {
-                    self.inode(ino).buffer(lblk).uninit = false;
+            AddBh::AddPage if self.bio_add_page(thread, ino, lblk) => self.buffer_added(ino, lblk),
+            AddBh::AddPage => self.submit_and_retry(thread, ino, lblk),
+            AddBh::Count { added } => {
+                self.count_in(thread, ino, lblk);
+                if added {
+                    self.buffer_added(ino, lblk);
                 }
-                let first = if self.has(Bug::InflatedRange) { AddBh::Account(uninit) } else { AddBh::AddPage(uninit) };
-                go(thread, first);
-            }
-            AddBh::AddPage(found) => match self.bio_add_page(thread, ino, lblk) {
-                true => {
-                    go(thread, AddBh::Added);
-                    if !self.has(Bug::InflatedRange) {
-                        go(thread, AddBh::Account(found));
-                    }
-                }
-                false => {
-                    go(thread, AddBh::InitBio);
-                    self.call_io_submit(thread, ino);
-                }
-            },
-            AddBh::Account(found) => {
-                if self.has(Bug::InflatedRange) {
-                    go(thread, AddBh::AddPage(found));
-                }
-                go(thread, AddBh::Size);
-                if let (true, Some(io_end)) = (found, thread.io().io_end) {
-                    thread.call(Frame::SetIoUnwrittenFlag { io_end, at: OrFlag::Test });
-                }
-            }
-            AddBh::Size => self.grow(thread, ino, lblk),
-            AddBh::Added => {
-                let sticky = self.has(Bug::StickyUninit) && !self.has(Bug::UninitClearedEarly);
-                let buffer = self.inode(ino).buffer(lblk);
-                *buffer = Buffer { dirty: false, uninit: buffer.uninit && sticky, ..*buffer };
             }
         }
+    }
+
+    fn submit_and_retry(&mut self, thread: &mut Thread, ino: Ino, lblk: u64) {
+        thread.call(Frame::IoSubmitAddBh { ino, lblk, at: AddBh::Bio });
+        self.call_io_submit(thread, ino);
+    }
+
+    /// Added, then counted into the io_end; before the patch the other way round, and counted even if there is no room.
+    fn add_to_bio(&mut self, thread: &mut Thread, ino: Ino, lblk: u64) {
+        let count_first = self.has(Bug::InflatedRange);
+        let clear_early = self.has(Bug::UninitClearedEarly);
+        let buffer = self.inode(ino).buffer(lblk);
+        let uninit = buffer.uninit;
+        buffer.uninit &= !clear_early;
+        if !count_first && !self.bio_add_page(thread, ino, lblk) {
+            return self.submit_and_retry(thread, ino, lblk);
+        }
+        if count_first {
+            thread.call(Frame::IoSubmitAddBh { ino, lblk, at: AddBh::AddPage });
+        }
+        thread.call(Frame::IoSubmitAddBh { ino, lblk, at: AddBh::Count { added: !count_first } });
+        if let (true, Some(io_end)) = (uninit, thread.io().io_end) {
+            thread.call(Frame::SetIoUnwrittenFlag { io_end, at: OrFlag::Test });
+        }
+    }
+
+    fn buffer_added(&mut self, ino: Ino, lblk: u64) {
+        let sticky = self.has(Bug::StickyUninit);
+        let buffer = self.inode(ino).buffer(lblk);
+        buffer.dirty = false;
+        buffer.uninit &= sticky;
     }
 
     /// Before the patch (`io_submit_init`) each bio had an io_end of its own, and it is here that memory ran out.
@@ -353,8 +360,9 @@ impl Path {
         }
     }
 
-    fn fill_bio(&mut self, thread: &mut Thread, ino: Ino, lblk: u64, pblk: u64) {
+    fn fill_bio(&mut self, thread: &mut Thread, ino: Ino, lblk: u64) {
         let bits = self.inode(ino).block_bits;
+        let pblk = self.inode(ino).buffer(lblk).pblk.expect("only a mapped buffer is marked");
         let max_segments = self.state.max_pages.min(BIO_MAX_PAGES);
         let io = thread.io();
         io.io_next_block = pblk;
@@ -389,7 +397,7 @@ impl Path {
     }
 
     /// The io_end grows by the buffer.
-    fn grow(&mut self, thread: &mut Thread, ino: Ino, lblk: u64) {
+    fn count_in(&mut self, thread: &mut Thread, ino: Ino, lblk: u64) {
         let bits = self.inode(ino).block_bits;
         let (sum, mapped_before) = (self.has(Bug::RangeSum), self.dialect.maps_in_writepages);
         let io = thread.io();

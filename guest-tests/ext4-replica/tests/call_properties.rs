@@ -113,7 +113,7 @@ impl Model {
         let call = Call::Inode { ino: INO, block_bits: bits, size: BLOCKS << bits, extents: extents.to_vec() };
         machine.call(&call).expect("the extents are sound");
         machine.call(&Call::Device { max_pages }).expect("1 or more");
-        let blocks = |extent: &Extent| (0..u64::from(extent.len)).map(move |n| n);
+        let blocks = |extent: &Extent| 0..u64::from(extent.len);
         let lblk_of = extents.iter().flat_map(|e| blocks(e).map(|n| (e.pblk + n, e.lblk + n))).collect();
         let unwritten = extents.iter().filter(|e| e.unwritten);
         Model {
@@ -197,7 +197,7 @@ impl Model {
             self.known(io_end).submitted = true;
         }
         let bytes = blocks << self.bits;
-        let queued = is_async && (returned == Some(-529) || choice % 2 == 0);
+        let queued = is_async && (returned == Some(-529) || choice.is_multiple_of(2));
         self.iocbs[n].queued = queued;
         self.iocbs[n].bytes = bytes as i64;
         let ret = bytes as i64;
@@ -217,9 +217,9 @@ impl Model {
         let ret = match (ended, is_async) {
             (true, true) if queued => -529,
             // The flag in the inode is the synchronous write's, and goes with the first write that returns bytes.
-            (true, true) if waited_for || choice % 2 == 0 => -14,
+            (true, true) if waited_for || choice.is_multiple_of(2) => -14,
             (true, _) => bytes,
-            (false, true) if choice % 3 > 0 => -529,
+            (false, true) if !choice.is_multiple_of(3) => -529,
             (false, _) => -14,
         };
         self.iocbs[n].returned = Some(ret);
