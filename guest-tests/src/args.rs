@@ -1,6 +1,7 @@
 //! The command line. Its doc comments are the help.
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use ext4_replica::{Bugs, Dialect};
 use std::path::PathBuf;
 
 /// The kernel of a run that names none.
@@ -38,6 +39,8 @@ pub enum Command {
     Replay(Replay),
     /// Write report.html of a run's folder again.
     Report(Report),
+    /// Drive the replica alone: calls as JSON lines on stdin, events as JSON lines on stdout (docs/replica.md).
+    Replica(Replica),
 }
 
 /// Text for people, JSON for programs.
@@ -123,4 +126,20 @@ pub struct Replay {
 pub struct Report {
     /// Folder of one run, as `guest-tests run` left it.
     pub run: PathBuf,
+}
+
+/// `guest-tests replica`
+#[derive(Debug, ClapArgs)]
+pub struct Replica {
+    /// How the kernel behaves: per_bio, v3_10, seed, v3_11, v5_10, v6_1, v6_12 or v7_2.
+    #[arg(long, value_name = "DIALECT", value_parser = dialect)]
+    pub dialect: Dialect,
+    /// Exactly these defects, with commas between them, or `none`. Without it: the dialect's own.
+    #[arg(long, value_name = "LIST", value_parser = Bugs::parse)]
+    pub bugs: Option<Bugs>,
+}
+
+fn dialect(name: &str) -> Result<Dialect, String> {
+    let known = || Dialect::names().collect::<Vec<_>>().join(", ");
+    Dialect::by_name(name).ok_or_else(|| format!("there are: {}", known()))
 }

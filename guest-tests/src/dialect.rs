@@ -39,9 +39,12 @@ fn table() -> Vec<Row> {
     table.dialect
 }
 
+/// One that a guest can be followed in: those of 2013 are for the replica alone.
 fn by_name(name: &str) -> Result<Dialect, String> {
-    let known = Dialect::names().collect::<Vec<_>>().join(", ");
-    Dialect::by_name(name).ok_or_else(|| format!("no dialect is called {name:?}; there are: {known}"))
+    let follows = |name: &&str| Dialect::by_name(name).is_some_and(|dialect| dialect.runs_in_lockstep());
+    let known = Dialect::names().filter(follows).collect::<Vec<_>>().join(", ");
+    let found = Dialect::by_name(name).filter(Dialect::runs_in_lockstep);
+    found.ok_or_else(|| format!("no dialect that a guest can be followed in is called {name:?}; there are: {known}"))
 }
 
 fn from_table(rows: &[Row], release: &str) -> Result<Chosen, String> {
@@ -86,5 +89,6 @@ mod tests {
     fn what_the_user_names_counts() {
         assert_eq!(choose(Some("v6_1"), "5.10.0").unwrap().dialect, Dialect::V6_1);
         assert!(choose(Some("v9"), "6.1.0").unwrap_err().contains("v6_1"));
+        assert!(choose(Some("seed"), "6.1.0").is_err(), "no guest of ours runs a kernel of 2013");
     }
 }

@@ -24,6 +24,7 @@ pub mod page;
 pub mod patient;
 pub mod phases;
 pub mod programs;
+pub mod replica;
 pub mod report;
 pub mod run;
 pub mod scenario;

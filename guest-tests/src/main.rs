@@ -6,7 +6,7 @@ use guest_tests::failure::{Failure, exit};
 use guest_tests::folder::{self, RunFolder};
 use guest_tests::interrupt::Interrupt;
 use guest_tests::verdict::Verdict;
-use guest_tests::{doctor, judge, page, programs, run, show};
+use guest_tests::{doctor, judge, page, programs, replica, run, show};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run_scenario(&args, run),
         Command::Replay(replay) => judge_again(&args, replay),
         Command::Report(report) => draw_again(report),
+        Command::Replica(wanted) => Ok(replica::replica(wanted)),
     };
     ExitCode::from(done.unwrap_or_else(|failure| tell(&args, &failure)))
 }
