@@ -90,7 +90,7 @@ fn watches_writes(rule: &Rule) -> bool {
 ///
 /// The queue is not looked at: touches of an extent are counted over all queues, so that draws keyed by address do not
 /// depend on the queue a request came by.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Types that matter anywhere at all.
     some: OpSet,

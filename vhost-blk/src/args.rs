@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use fault_injection::FailClass;
+
 use crate::control::{AfterCut, DEFAULT_MAX_STATES, Survivors};
 
 /// A virtio disk that misbehaves on purpose: serves a raw image over vhost-user-blk and carries out fault scripts.
@@ -193,8 +195,59 @@ pub enum Verb {
         #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_STATES)]
         max_states: u32,
     },
-    /// Print what happens (power cuts, snapshots, a full write cache) as it happens, one JSON object per line.
+    /// Look at the rules of the running script, and change them.
+    #[command(subcommand)]
+    Rules(RulesVerb),
+    /// Heal bad sectors, and end fail_class; with a rule, heal what is bad by that one. Waits for earlier requests.
+    Heal {
+        /// The rule's id.
+        rule: Option<String>,
+    },
+    /// Make all requests of a class fail: writes, reads, all or none. Waits for earlier requests.
+    #[command(name = "fail_class", alias = "fail-class")]
+    FailClass {
+        /// Which.
+        #[arg(value_parser = fail_class)]
+        class: FailClass,
+    },
+    /// Print what happens (decisions, power cuts, snapshots, a full write cache) as it happens, one JSON object per line.
     Subscribe,
+}
+
+fn fail_class(word: &str) -> Result<FailClass, String> {
+    serde_json::from_value(word.into()).map_err(|_| "it is one of writes, reads, all, none".to_string())
+}
+
+fn json(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))
+}
+
+/// `vhost-blk ctl SOCKET rules`
+#[derive(Clone, Debug, Subcommand)]
+pub enum RulesVerb {
+    /// Every rule: on or off, how often it fired, which sectors are bad by it.
+    List,
+    /// Let a rule fire again.
+    Enable {
+        /// The rule's id.
+        rule: String,
+    },
+    /// Let a rule fire no more.
+    Disable {
+        /// The rule's id.
+        rule: String,
+    },
+    /// Add a rule behind the others.
+    Add {
+        /// As in a script, e.g. {"id":"x","match":{"op":"write"},"action":{"lose":{}}}.
+        #[arg(value_parser = json)]
+        rule: serde_json::Value,
+    },
+    /// Take a rule out.
+    Remove {
+        /// The rule's id.
+        rule: String,
+    },
 }
 
 /// `vhost-blk snapshot`

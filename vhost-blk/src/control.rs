@@ -13,12 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use fault_injection::{CutDraws, PowerCut, Strategy, Subset, Then, Unflushed};
+use fault_injection::{
+    CutDraws, Engine, EventRecord, FailClass, PowerCut, ScriptError, Strategy, Subset, Then, Unflushed,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::args::Verb;
+use crate::args::{RulesVerb, Verb};
 use crate::device::Device;
 use crate::error::SocketError;
 use crate::power;
@@ -29,6 +31,10 @@ const MAX_LINE_BYTES: u64 = 64 << 10;
 const MAX_CLIENTS: usize = 16;
 /// A client that does not read its answer for so long is left.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
+/// Earlier requests are waited for no longer than this: one may be held for ever.
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+const VERBS: &str = "status, mark, release, counters, rules.list, rules.enable, rules.disable, rules.add, rules.remove, \
+                     heal, fail_class, power_cut, snapshot, subscribe";
 /// How soon it is seen that a listener has left while nothing happens.
 const LOOK_AT_CLIENT: Duration = Duration::from_secs(1);
 
@@ -70,6 +76,45 @@ pub enum Ask {
         /// Most states of a subset.
         #[serde(default = "default_max_states")]
         max_states: u32,
+    },
+    /// Every rule: on or off, how often it fired, what is bad by it.
+    #[serde(rename = "rules.list")]
+    RulesList,
+    /// A rule may fire again.
+    #[serde(rename = "rules.enable")]
+    RulesEnable {
+        /// Its id.
+        rule: String,
+    },
+    /// A rule fires no more.
+    #[serde(rename = "rules.disable")]
+    RulesDisable {
+        /// Its id.
+        rule: String,
+    },
+    /// A rule more, behind the others.
+    #[serde(rename = "rules.add")]
+    RulesAdd {
+        /// As in a script.
+        rule: Value,
+    },
+    /// A rule less.
+    #[serde(rename = "rules.remove")]
+    RulesRemove {
+        /// Its id.
+        rule: String,
+    },
+    /// Heals what stuck, and ends `fail_class`; with a rule, what stuck by that one. Answered when earlier requests have
+    /// left.
+    Heal {
+        /// Its id.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
+    },
+    /// All requests of a class fail. Answered when earlier requests have left.
+    FailClass {
+        /// Which.
+        class: FailClass,
     },
     /// After its answer, what happens comes as it happens, one object per line; nothing more can be asked.
     Subscribe,
@@ -141,6 +186,21 @@ impl From<&Verb> for Ask {
                 Ask::Snapshot { unflushed: *unflushed, max_states: *max_states }
             }
             Verb::Subscribe => Ask::Subscribe,
+            Verb::Rules(rules) => Ask::from(rules),
+            Verb::Heal { rule } => Ask::Heal { rule: rule.clone() },
+            Verb::FailClass { class } => Ask::FailClass { class: *class },
+        }
+    }
+}
+
+impl From<&RulesVerb> for Ask {
+    fn from(verb: &RulesVerb) -> Ask {
+        match verb {
+            RulesVerb::List => Ask::RulesList,
+            RulesVerb::Enable { rule } => Ask::RulesEnable { rule: rule.clone() },
+            RulesVerb::Disable { rule } => Ask::RulesDisable { rule: rule.clone() },
+            RulesVerb::Add { rule } => Ask::RulesAdd { rule: rule.clone() },
+            RulesVerb::Remove { rule } => Ask::RulesRemove { rule: rule.clone() },
         }
     }
 }
@@ -247,7 +307,7 @@ fn respond(line: &[u8], device: &Device, events: &mut Option<Receiver<String>>) 
             Ok(json!({}))
         }
         Ok(ask) => carry_out(&ask, device),
-        Err(error) => Err(format!("{error} (verbs: status, mark, release, counters, power_cut, snapshot, subscribe)")),
+        Err(error) => Err(format!("{error} (verbs: {VERBS})")),
     };
     match result {
         Ok(result) => json!({"id": id, "ok": true, "result": result}),
@@ -269,6 +329,19 @@ fn carry_out(ask: &Ask, device: &Device) -> Result<Value, String> {
         }
         Ask::Snapshot { unflushed, max_states } => cut_power(device, unflushed.unflushed(*max_states), Then::Snapshot),
         Ask::Subscribe => Ok(json!({})),
+        Ask::RulesList => Ok(json!(device.gates().engine.rules())),
+        Ask::RulesEnable { rule } => change(device, |engine, seq| engine.enable(rule, true, seq)),
+        Ask::RulesDisable { rule } => change(device, |engine, seq| engine.enable(rule, false, seq)),
+        Ask::RulesAdd { rule } => add_rule(rule, device),
+        Ask::RulesRemove { rule } => change(device, |engine, seq| engine.remove(rule, seq)),
+        Ask::Heal { rule } => {
+            let done = change(device, |engine, seq| engine.heal(rule.as_deref(), seq))?;
+            device.settle_earlier(SETTLE_LIMIT).map(|()| done)
+        }
+        Ask::FailClass { class } => {
+            let done = change(device, |engine, seq| Ok(engine.fail_class(*class, seq)))?;
+            device.settle_earlier(SETTLE_LIMIT).map(|()| done)
+        }
         Ask::Release { rule } => {
             let mut gates = device.gates();
             let known = gates
@@ -286,13 +359,29 @@ fn mark(name: &str, device: &Device) -> Value {
     let seq = device.next_seq.load(Ordering::SeqCst);
     let n = device.recorder().mark(name, seq, device.session());
     let reached = gates.engine.mark(name, seq, device.elapsed_ms());
-    device.recorder().decisions(&reached.events);
-    let released = gates.release(&reached.released);
-    if let Some(cut) = power::cut_of(&reached.device) {
-        // A cut that could not be carried out has been reported as the host's failure, and the run ends with that.
-        let _ = power::cut(device, &mut gates, cut);
+    json!({"name": name, "seq": seq, "n": n, "released": device.apply(&mut gates, &reached)})
+}
+
+/// Changes the running script. It holds for every request that is taken after the answer.
+fn change(
+    device: &Device,
+    what: impl FnOnce(&mut Engine, u64) -> Result<EventRecord, ScriptError>,
+) -> Result<Value, String> {
+    let mut gates = device.gates();
+    let seq = device.next_seq.load(Ordering::SeqCst);
+    let event = what(&mut gates.engine, seq).map_err(|error| error.to_string())?;
+    device.refilter(&gates.engine);
+    device.log(&[event]);
+    Ok(json!({"seq": seq}))
+}
+
+fn add_rule(rule: &Value, device: &Device) -> Result<Value, String> {
+    let cuts = |rule: &Value| rule["action"].get("power_cut").is_some();
+    if cuts(rule) && device.power.is_none() {
+        return Err("this device was not started to lose its power: see power_cut in docs/vhost-blk.md".into());
     }
-    json!({"name": name, "seq": seq, "n": n, "released": released})
+    let facts = device.facts();
+    change(device, |engine, seq| engine.add(rule, &facts, seq))
 }
 
 /// With all queues at rest between two requests.

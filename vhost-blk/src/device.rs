@@ -10,19 +10,21 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fault_injection::{Determinism, Engine, Filter, Op, Script};
+use fault_injection::{Determinism, DeviceAction, DeviceFacts, Engine, Op, Reached, Script};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::config::Offer;
 use crate::disk::HostError;
 use crate::gate::Gates;
+use crate::history::History;
 use crate::listeners::Listeners;
 use crate::media::Media;
 use crate::overlay::Overlay;
 use crate::power::Power;
 use crate::record::{Kind, Session};
-use crate::recorder::{Recorder, Totals};
+use crate::recorder::{Recorder, Replayed, Totals};
 use crate::transfer::ID_BYTES;
 
 /// One line of the log per this time for each kind of complaint; a hostile guest fills no disk.
@@ -34,6 +36,8 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 pub struct QueueCounters {
     /// Chains taken.
     pub taken: AtomicU64,
+    /// Chains taken and answered, given up or parked: those the queue's thread is done with for now.
+    pub handled: AtomicU64,
     /// Chains answered.
     pub answered: AtomicU64,
     /// Chains that were no request we could carry out.
@@ -95,8 +99,16 @@ pub struct Device {
     pub offer: Offer,
     /// GET_ID's answer, padded.
     pub serial: [u8; ID_BYTES],
-    /// Requests that no rule can touch pass by it.
-    pub filter: Filter,
+    /// Which filter of the engine's is valid: the queues keep their own copies, and look whether they are stale.
+    pub filter_generation: AtomicU64,
+    /// Old content, for scripts that ask for it.
+    pub history: History,
+    /// Whether the write cache is on, as the driver or an event has switched it.
+    pub writeback: AtomicBool,
+    /// The front-end is to be left, and let in again after so many milliseconds.
+    leave: Mutex<Option<u64>>,
+    /// `next_seq` at the last session event.
+    session_seq: AtomicU64,
     /// How many requests are being decided or are parked. While it is not 0, requests look for others they must not
     /// overtake.
     pub gating: AtomicU64,
@@ -126,6 +138,9 @@ impl Device {
     /// A device that no front-end has seen yet.
     pub fn new(parts: Parts) -> std::io::Result<Device> {
         let queues = parts.offer.queues;
+        let write_cache = parts.offer.write_cache;
+        let history = History::default();
+        history.track(parts.script.history());
         let mut serial = [0; ID_BYTES];
         let length = parts.serial.len().min(ID_BYTES);
         serial[..length].copy_from_slice(&parts.serial.as_bytes()[..length]);
@@ -134,7 +149,11 @@ impl Device {
             overlay: parts.overlay,
             offer: parts.offer,
             serial,
-            filter: parts.engine.filter(),
+            filter_generation: AtomicU64::new(parts.engine.generation()),
+            history,
+            writeback: AtomicBool::new(write_cache),
+            leave: Mutex::new(None),
+            session_seq: AtomicU64::new(0),
             gating: AtomicU64::new(0),
             next_seq: AtomicU64::new(0),
             power: parts.power,
@@ -207,6 +226,114 @@ impl Device {
         }
     }
 
+    /// Writes down what was decided, and tells who listens.
+    pub fn log(&self, records: &[impl Serialize]) {
+        self.recorder.decisions(records);
+        if self.listeners.is_empty() {
+            return;
+        }
+        for record in records {
+            self.listeners.tell(&json!({"decision": record}));
+        }
+    }
+
+    /// After a change of the rules or of what fails: queues take the new filter with their next request.
+    pub fn refilter(&self, engine: &Engine) {
+        let generation = engine.generation();
+        if self.filter_generation.load(Ordering::SeqCst) != generation {
+            self.filter_generation.store(generation, Ordering::SeqCst);
+            self.history.track(engine.script().history());
+        }
+    }
+
+    /// Does what a mark, the clock or a verb has reached. Gives how many requests it lets go.
+    pub fn apply(&self, gates: &mut Gates, reached: &Reached) -> usize {
+        self.log(&reached.events);
+        self.refilter(&gates.engine);
+        self.act(&reached.device);
+        let released = gates.release(&reached.released);
+        if let Some(cut) = crate::power::cut_of(&reached.device) {
+            // One that could not be carried out has been reported as the host's failure.
+            let _ = crate::power::cut(self, gates, cut);
+        }
+        released
+    }
+
+    /// Does what is asked of the device as a whole, power cuts aside: those need all queues to stand still.
+    pub fn act(&self, actions: &[DeviceAction]) {
+        for action in actions {
+            match action {
+                DeviceAction::PowerCut(_) => {}
+                DeviceAction::Disconnect { reconnect_ms } => {
+                    *self.leave.lock().unwrap_or_else(PoisonError::into_inner) = Some(*reconnect_ms);
+                    self.call_frontend_thread();
+                }
+                DeviceAction::WriteCache(on) => self.switch_write_cache(*on),
+            }
+        }
+    }
+
+    fn switch_write_cache(&self, on: bool) {
+        self.writeback.store(on && self.offer.write_cache, Ordering::SeqCst);
+        // What was answered while it was on is durable when it is off. A failure is remembered by the disk.
+        if !on && let Err(error) = self.disk.flush() {
+            self.report_failure(&error.to_string(), true);
+        }
+    }
+
+    /// Whether the front-end is to be left, and after how many milliseconds it is let in again.
+    pub fn is_leaving(&self) -> bool {
+        self.leave.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// The front-end has been left.
+    pub fn take_leave(&self) -> Option<u64> {
+        self.leave.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// How long until an event of the script is due by the clock.
+    pub fn until_tick(&self) -> Option<Duration> {
+        let due_ms = self.gates().engine.next_tick_ms()?;
+        Some(Duration::from_millis(due_ms.saturating_sub(self.elapsed_ms())))
+    }
+
+    /// Events that are due by the clock happen.
+    pub fn tick(&self) {
+        let mut gates = self.gates();
+        let reached = gates.engine.tick(self.next_seq.load(Ordering::SeqCst), self.elapsed_ms());
+        self.apply(&mut gates, &reached);
+    }
+
+    /// Waits until every request that was taken before now has left. An error names those that still wait.
+    pub fn settle_earlier(&self, limit: Duration) -> Result<(), String> {
+        let seq = self.next_seq.load(Ordering::SeqCst);
+        let count = |of: fn(&QueueCounters) -> &AtomicU64| -> Vec<u64> {
+            self.counters.iter().map(|c| of(c).load(Ordering::SeqCst)).collect()
+        };
+        let taken = count(|c| &c.taken);
+        let since = Instant::now();
+        loop {
+            let handled = count(|c| &c.handled).iter().zip(&taken).all(|(handled, taken)| handled >= taken);
+            let waiting = self.gates().waiting_before(seq);
+            match (handled, waiting.is_empty(), since.elapsed() > limit) {
+                (true, true, _) => return Ok(()),
+                (_, _, true) => {
+                    return Err(format!("it is done, but earlier requests still wait: {waiting:?} (release them)"));
+                }
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    /// What a rule that is added must fit.
+    pub fn facts(&self) -> DeviceFacts {
+        DeviceFacts {
+            capacity_sectors: self.offer.capacity_sectors,
+            queues: self.offer.queues,
+            logical_block_bytes: self.offer.block_bytes,
+        }
+    }
+
     /// The record.
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
@@ -245,6 +372,11 @@ impl Device {
             }
             Session::Features | Session::Reset => {}
         }
+        // A driver that starts over after requests were made has reset the device, however it went about it.
+        let seq = self.next_seq.load(Ordering::SeqCst);
+        if self.session_seq.swap(seq, Ordering::SeqCst) != seq || why == Session::Reset {
+            self.gates().engine.reset();
+        }
         let session = self.session.fetch_add(1, Ordering::SeqCst) + 1;
         self.recorder.session(session, why);
     }
@@ -281,6 +413,7 @@ impl Device {
             unanswered: u64::from(self.inflight()),
             fired: gates.engine.counters().into_iter().map(|rule| (rule.id, rule.fired)).collect(),
             unmet: unmet(&gates.engine),
+            replay: gates.engine.replay().map(|replay| Replayed { forced: replay.forced(), missing: replay.missing() }),
             host_error: self.disk.first_error().cloned(),
         }
     }
@@ -299,6 +432,10 @@ impl Device {
             "power": self.power_json(),
             "parked": gates.list(),
             "overlay": self.overlay.lock().list(),
+            "bad_sectors": bad_sectors(&gates.engine),
+            "states": gates.engine.states(),
+            "fail_class": gates.engine.failing(),
+            "write_cache": if self.writeback.load(Ordering::SeqCst) { "writeback" } else { "writethrough" },
             "seed": gates.engine.seed(),
             "deterministic": self.determinism.deterministic,
             "why": self.determinism.why,
@@ -333,6 +470,12 @@ impl Device {
             "rules": self.gates().engine.counters(),
         })
     }
+}
+
+/// What sticks, by rule.
+fn bad_sectors(engine: &Engine) -> Value {
+    let sticks = engine.rules().into_iter().filter(|rule| rule.everywhere || !rule.bad.is_empty());
+    sticks.map(|rule| json!({"rule": rule.id, "sectors": rule.bad, "everywhere": rule.everywhere})).collect()
 }
 
 /// The script's word for an op.

@@ -12,6 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sendmsg, sockopt};
@@ -79,9 +80,12 @@ impl Frontend {
     /// Waits for a front-end. `None`: the run is to end first.
     pub fn accept(&mut self, device: &Arc<Device>, stop: &impl AsFd) -> Result<Option<Connection>, StartError> {
         let host = |what| move |source| StartError::Host { what, source };
-        if wait_for(&self.poll, stop).map_err(host("wait for a front-end"))? == Woken::Stop {
+        if wait_for(self.poll.as_fd(), stop.as_fd(), None, device).map_err(host("wait for a front-end"))? == Woken::Stop
+        {
             return Ok(None);
         }
+        // A script that left while nobody was there has nobody to leave.
+        let _ = device.take_leave();
         let session = Arc::new(Session::new(device.clone()).map_err(host("set up the queues"))?);
         let daemon_error = |error: DaemonError| StartError::Host {
             what: "start the vhost-user session",
@@ -96,6 +100,49 @@ impl Frontend {
         daemon.start(&mut self.listener).map_err(daemon_error)?;
         Connection::new(daemon, session).map(Some).map_err(host("watch the connection"))
     }
+}
+
+impl Frontend {
+    /// Lets nobody in for a while: our socket is gone, and back afterwards. `false`: the run is to end first.
+    pub fn pause(&mut self, reconnect_ms: u64, stop: &impl AsFd) -> Result<bool, StartError> {
+        if reconnect_ms == 0 {
+            return Ok(true);
+        }
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+        let host = |source| StartError::Host { what: "wait before the front-end is let in again", source };
+        if sleep_unless(stop, Duration::from_millis(reconnect_ms)).map_err(host)? {
+            return Ok(false);
+        }
+        if let Some(path) = self.path.take() {
+            *self = Frontend::listen(&path)?;
+        }
+        Ok(true)
+    }
+}
+
+/// Whether the run is to end before this time is over.
+fn sleep_unless(stop: &impl AsFd, time: Duration) -> io::Result<bool> {
+    let until = Instant::now() + time;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, poll_timeout(Some(left))) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(0) if Instant::now() >= until => return Ok(false),
+            Ok(0) => {}
+            Ok(_) => return Ok(true),
+        }
+    }
+}
+
+/// Rounded up, so that what is due is due when it is over.
+fn poll_timeout(time: Option<Duration>) -> PollTimeout {
+    let Some(time) = time else { return PollTimeout::NONE };
+    let ms = time.as_millis() + u128::from(time.subsec_nanos() % 1_000_000 > 0);
+    PollTimeout::from(u16::try_from(ms).unwrap_or(u16::MAX))
 }
 
 impl Drop for Frontend {
@@ -147,8 +194,10 @@ impl Connection {
         // Ends the queue threads and waits for them. A panic in the session's thread has ended the process already.
         drop(self.waiter.join());
         device.begin_session(SessionEvent::Disconnect);
-        drained.map(|()| match woken {
-            Woken::Stop => Left::RunEnds,
+        let asked = device.take_leave();
+        drained.map(|()| match (woken, asked) {
+            (Woken::Stop, _) => Left::RunEnds,
+            (_, Some(reconnect_ms)) => Left::Asked { reconnect_ms },
             _ => Left::FrontEnd { was_used: self.session.was_used() },
         })
     }
@@ -158,11 +207,14 @@ impl Connection {
     /// Waits for the end of the connection, doing what the device asks for meanwhile.
     fn wait(&self, device: &Device, stop: &impl AsFd) -> io::Result<Woken> {
         loop {
-            let woken = wait_for_any(self.ended.as_fd(), stop.as_fd(), Some(device.call.as_fd()))?;
+            let woken = wait_for(self.ended.as_fd(), stop.as_fd(), Some(device.call.as_fd()), device)?;
             if woken != Woken::Called {
                 return Ok(woken);
             }
             let _ = device.call.read();
+            if device.is_leaving() {
+                return Ok(Woken::Called);
+            }
             match device.power.as_ref().and_then(Power::take_errand) {
                 Some(Errand::KillVm(qmp)) => device.kill_vm(&qmp),
                 Some(Errand::Disconnect) => return Ok(Woken::Called),
@@ -193,6 +245,11 @@ pub enum Left {
         /// It had a driver.
         was_used: bool,
     },
+    /// We left it, because the script says so.
+    Asked {
+        /// Nobody is let in for so long.
+        reconnect_ms: u64,
+    },
     /// The run is to end.
     RunEnds,
 }
@@ -208,17 +265,20 @@ enum Woken {
     Called,
 }
 
-fn wait_for(what: &impl AsFd, stop: &impl AsFd) -> io::Result<Woken> {
-    wait_for_any(what.as_fd(), stop.as_fd(), None)
-}
-
-fn wait_for_any(what: BorrowedFd<'_>, stop: BorrowedFd<'_>, call: Option<BorrowedFd<'_>>) -> io::Result<Woken> {
+/// Waits, and lets events of the script happen that are due by the clock meanwhile.
+fn wait_for(
+    what: BorrowedFd<'_>,
+    stop: BorrowedFd<'_>,
+    call: Option<BorrowedFd<'_>>,
+    device: &Device,
+) -> io::Result<Woken> {
     loop {
         let mut fds: Vec<PollFd<'_>> =
             [what, stop].into_iter().chain(call).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds, poll_timeout(device.until_tick())) {
             Err(nix::errno::Errno::EINTR) => continue,
-            other => other?,
+            Ok(0) => device.tick(),
+            other => drop(other?),
         };
         let is_ready = |i: usize| fds.get(i).is_some_and(|fd| fd.any().unwrap_or(false));
         match (is_ready(0), is_ready(1), is_ready(2)) {

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fault_injection::{DeviceAction, Engine, Gate, GateWhen, RuleIndex, Work};
+use fault_injection::{DeviceAction, Engine, Gate, GateWhen, Moves, Piece, RuleIndex, Work};
 use serde_json::{Value, json};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -142,7 +142,7 @@ impl Gates {
             line: None,
         };
         if when == GateWhen::Arrival {
-            if let Some(range) = parked.token.request.what.range() {
+            for range in parked.token.request.what.range().into_iter().chain(targets(&parked.work)) {
                 self.settle_before(seq, range, transfer);
             }
             parked.touch(transfer);
@@ -196,7 +196,8 @@ impl Gates {
     pub fn settle_before(&mut self, seq: u64, range: Range, transfer: &mut Transfer<'_>) {
         for (_, parked) in self.parked.range_mut(..seq) {
             let what = &parked.token.request.what;
-            if what.mutates() && what.range().is_some_and(|earlier| earlier.overlaps(&range)) {
+            let places = || what.range().into_iter().chain(targets(&parked.work));
+            if what.mutates() && places().any(|earlier| earlier.overlaps(&range)) {
                 parked.touch(transfer);
             }
         }
@@ -297,6 +298,16 @@ impl Gates {
         (drained, records)
     }
 
+    /// Requests of before `seq` that still wait.
+    pub fn waiting_before(&self, seq: u64) -> Vec<u64> {
+        self.parked.range(..seq).map(|(seq, _)| *seq).collect()
+    }
+
+    /// Where a parked request's data goes beside its own place.
+    pub fn targets_of(parked: &Parked) -> Vec<Range> {
+        targets(&parked.work)
+    }
+
     /// How many requests wait.
     pub fn waiting(&self) -> usize {
         self.parked.len()
@@ -358,6 +369,19 @@ impl Gates {
             self.answered(Some(id));
         }
     }
+}
+
+/// Where a plan's data goes, or comes from, beside the request's own place.
+pub fn targets(work: &Work) -> Vec<Range> {
+    let pieces = match work {
+        Work::Whole(piece) => std::slice::from_ref(piece),
+        Work::Split { pieces, .. } => pieces,
+    };
+    let target = |piece: &Piece| match piece.moves {
+        Moves::Misdirected { to_sector, .. } => Some(Range { sector: to_sector, sectors: piece.sectors }),
+        _ => None,
+    };
+    pieces.iter().filter_map(target).collect()
 }
 
 /// Who makes a request wait, in which word, when it touches the disk, and whether it is never answered.

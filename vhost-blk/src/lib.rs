@@ -13,6 +13,7 @@ pub mod disk;
 pub mod error;
 pub mod frontend;
 pub mod gate;
+pub mod history;
 pub mod inflight;
 pub mod listeners;
 pub mod media;

@@ -25,6 +25,11 @@ impl Listeners {
         receive
     }
 
+    /// Nobody listens: the one thing that a decision looks at.
+    pub fn is_empty(&self) -> bool {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Tells all of them. Gives how many there are.
     pub fn tell(&self, event: &Value) -> usize {
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);

@@ -50,7 +50,7 @@ fn serve(args: &Serve) -> u8 {
     let ending = server.run(&stop);
     match &ending {
         Ending::Clean => {}
-        Ending::Unmet(unmet) => unmet.iter().for_each(|line| eprintln!("vhost-blk: expect not met: {line}")),
+        Ending::Unmet(unmet) => unmet.iter().for_each(|line| eprintln!("vhost-blk: {line}")),
         Ending::HostFailed(why) => eprintln!("vhost-blk: {why}"),
     }
     ending.exit_code()

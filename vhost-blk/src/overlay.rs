@@ -1,8 +1,8 @@
 //! Lies, kept beside the image.
 //!
 //! The image always holds what the device claims is on media. Where a script makes that claim false (`lose`, `partial`
-//! with status ok), what the guest is to read instead lies here, sector by sector, and is laid over the answer. A later
-//! write to those sectors ends the lie. So the image can be checked against the claims afterwards.
+//! with status ok, `torn`, `misdirect`, `corrupt`), what the guest is to read instead lies here, sector by sector, and is
+//! laid over the answer. A later write to those sectors ends the lie. So the image can be checked against the claims afterwards.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use fault_injection::SECTOR_BYTES;
+use fault_injection::{RuleIndex, SECTOR_BYTES};
 use serde::{Deserialize, Serialize};
 
 const SECTOR: usize = SECTOR_BYTES as usize;
@@ -26,8 +26,42 @@ pub struct Lie {
     pub sector: u64,
     /// How many.
     pub sectors: u64,
-    /// `seq` of the request that was answered OK and not carried out.
+    /// `seq` of the request that told it.
     pub seq: u64,
+    /// What is wrong with them.
+    #[serde(default)]
+    pub kind: LieKind,
+}
+
+/// What is wrong with a sector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LieKind {
+    /// What was written to it is not there, or not all of it.
+    #[default]
+    Lost,
+    /// It holds what was written to another place.
+    Astray,
+    /// Its content went wrong.
+    Corrupt,
+}
+
+/// Who tells a lie, and which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The request.
+    pub seq: u64,
+    /// What is wrong.
+    pub kind: LieKind,
+    /// The rule that damaged it, so that it does so once for each content.
+    pub rule: Option<RuleIndex>,
+}
+
+impl Told {
+    /// What a request wrote is not there.
+    pub fn lost(seq: u64) -> Told {
+        Told { seq, kind: LieKind::Lost, rule: None }
+    }
 }
 
 /// One line of the overlay's file.
@@ -39,7 +73,7 @@ enum Line {
 }
 
 struct Sector {
-    seq: u64,
+    told: Told,
     content: Box<[u8; SECTOR]>,
 }
 
@@ -74,16 +108,18 @@ impl Overlay {
         self.lies.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Puts `old` (whole sectors) over what is about to be written from `sector` on. Call it before the image changes.
-    pub fn lie(&self, lies: &mut Lies, sector: u64, old: &[u8], seq: u64) -> std::io::Result<()> {
-        if lies.sectors.len() + old.len() / SECTOR > MAX_SECTORS {
-            return Err(std::io::Error::other("more than 256 MiB of lost data; the overlay holds no more"));
+    /// Puts whole sectors over the image from `sector` on: what was there before, where it is about to be written; call it
+    /// before the image changes.
+    pub fn lie(&self, lies: &mut Lies, sector: u64, content: &[u8], told: Told) -> std::io::Result<()> {
+        if lies.sectors.len() + content.len() / SECTOR > MAX_SECTORS {
+            return Err(std::io::Error::other("more than 256 MiB of lies; the overlay holds no more"));
         }
-        for (content, number) in old.as_chunks::<SECTOR>().0.iter().zip(sector..) {
-            lies.sectors.insert(number, Sector { seq, content: Box::new(*content) });
+        let sectors = (content.len() / SECTOR) as u64;
+        for (content, number) in content.as_chunks::<SECTOR>().0.iter().zip(sector..) {
+            lies.sectors.insert(number, Sector { told, content: Box::new(*content) });
         }
         self.any.store(true, Ordering::SeqCst);
-        lies.note(&Line::Lie(Lie { sector, sectors: (old.len() / SECTOR) as u64, seq }))
+        lies.note(&Line::Lie(Lie { sector, sectors, seq: told.seq, kind: told.kind }))
     }
 
     /// Bytes from `offset` on were truly written: lies of whole sectors end, the rest of a sector keeps its old bytes.
@@ -100,7 +136,8 @@ impl Overlay {
 
     /// Ends the lies that these requests told.
     pub fn forget(&self, lies: &mut Lies, told_by: impl Fn(u64) -> bool) -> std::io::Result<()> {
-        let ended: Vec<u64> = lies.sectors.iter().filter(|(_, s)| told_by(s.seq)).map(|(number, _)| *number).collect();
+        let ended: Vec<u64> =
+            lies.sectors.iter().filter(|(_, s)| told_by(s.told.seq)).map(|(number, _)| *number).collect();
         for sector in ended {
             lies.sectors.remove(&sector);
             lies.note(&Line::Cleared { sector, sectors: 1 })?;
@@ -147,12 +184,17 @@ impl Lies {
 
     /// Every lie with its content: first byte on the disk, `seq`, bytes.
     pub fn contents(&self) -> impl Iterator<Item = (u64, u64, &[u8])> {
-        self.sectors.iter().map(|(number, sector)| (number * SECTOR_BYTES, sector.seq, &sector.content[..]))
+        self.sectors.iter().map(|(number, sector)| (number * SECTOR_BYTES, sector.told.seq, &sector.content[..]))
+    }
+
+    /// Whether this rule has damaged what the sector holds already.
+    pub fn is_damaged_by(&self, sector: u64, rule: RuleIndex) -> bool {
+        self.sectors.get(&sector).is_some_and(|sector| sector.told.rule == Some(rule))
     }
 
     /// Every lie, as ranges in rising order.
     pub fn list(&self) -> Vec<Lie> {
-        ranges(self.sectors.iter().map(|(number, sector)| (*number, sector.seq)))
+        ranges(self.sectors.iter().map(|(number, sector)| (*number, (sector.told.seq, sector.told.kind))))
     }
 
     fn within(&self, offset: u64, bytes: u64) -> impl Iterator<Item = u64> {
@@ -173,19 +215,23 @@ pub fn list_file(path: &Path) -> std::io::Result<Vec<Lie>> {
     let mut standing = BTreeMap::new();
     for line in std::io::BufReader::new(File::open(path)?).lines() {
         match serde_json::from_str(&line?)? {
-            Line::Lie(lie) => standing.extend((lie.sector..lie.sector + lie.sectors).map(|number| (number, lie.seq))),
+            Line::Lie(lie) => {
+                standing.extend((lie.sector..lie.sector + lie.sectors).map(|number| (number, (lie.seq, lie.kind))));
+            }
             Line::Cleared { sector, sectors } => standing.retain(|n, _| !(sector..sector + sectors).contains(n)),
         }
     }
     Ok(ranges(standing.into_iter()))
 }
 
-fn ranges(sectors: impl Iterator<Item = (u64, u64)>) -> Vec<Lie> {
+fn ranges(sectors: impl Iterator<Item = (u64, (u64, LieKind))>) -> Vec<Lie> {
     let mut lies: Vec<Lie> = Vec::new();
-    for (sector, seq) in sectors {
+    for (sector, (seq, kind)) in sectors {
         match lies.last_mut() {
-            Some(last) if last.seq == seq && last.sector + last.sectors == sector => last.sectors += 1,
-            _ => lies.push(Lie { sector, sectors: 1, seq }),
+            Some(last) if (last.seq, last.kind) == (seq, kind) && last.sector + last.sectors == sector => {
+                last.sectors += 1;
+            }
+            _ => lies.push(Lie { sector, sectors: 1, seq, kind }),
         }
     }
     lies
@@ -205,12 +251,12 @@ mod tests {
     fn a_lie_covers_its_sectors_until_they_are_written_again() {
         let overlay = Overlay::default();
         let truth = vec![9; 4 * SECTOR];
-        overlay.lie(&mut overlay.lock(), 1, &[1; 2 * SECTOR], 5).expect("room");
+        overlay.lie(&mut overlay.lock(), 1, &[1; 2 * SECTOR], Told::lost(5)).expect("room");
         assert_eq!(seen(&overlay, &truth), [vec![9; SECTOR], vec![1; 2 * SECTOR], vec![9; SECTOR]].concat());
-        assert_eq!(overlay.lock().list(), [Lie { sector: 1, sectors: 2, seq: 5 }]);
+        assert_eq!(overlay.lock().list(), [Lie { sector: 1, sectors: 2, seq: 5, kind: LieKind::Lost }]);
 
         overlay.written(&mut overlay.lock(), SECTOR_BYTES, &[9; SECTOR]).expect("written");
-        assert_eq!(overlay.lock().list(), [Lie { sector: 2, sectors: 1, seq: 5 }]);
+        assert_eq!(overlay.lock().list(), [Lie { sector: 2, sectors: 1, seq: 5, kind: LieKind::Lost }]);
         overlay.zeroed(&mut overlay.lock(), 0, 4 * SECTOR_BYTES).expect("zeroed");
         assert!(overlay.is_empty());
     }
@@ -218,7 +264,7 @@ mod tests {
     #[test]
     fn a_write_that_ends_inside_a_sector_leaves_the_rest_of_it_a_lie() {
         let overlay = Overlay::default();
-        overlay.lie(&mut overlay.lock(), 0, &[1; SECTOR], 0).expect("room");
+        overlay.lie(&mut overlay.lock(), 0, &[1; SECTOR], Told::lost(0)).expect("room");
         overlay.written(&mut overlay.lock(), 0, &[2; 100]).expect("written");
         assert_eq!(seen(&overlay, &[9; SECTOR]), [vec![2; 100], vec![1; SECTOR - 100]].concat());
     }
@@ -227,9 +273,12 @@ mod tests {
     fn the_list_file_tells_which_lies_still_stand() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let overlay = Overlay::new(Some(file.reopen().expect("a handle")));
-        overlay.lie(&mut overlay.lock(), 8, &[1; 4 * SECTOR], 3).expect("room");
+        overlay.lie(&mut overlay.lock(), 8, &[1; 4 * SECTOR], Told::lost(3)).expect("room");
         overlay.written(&mut overlay.lock(), 9 * SECTOR_BYTES, &[0; SECTOR]).expect("written");
-        let standing = [Lie { sector: 8, sectors: 1, seq: 3 }, Lie { sector: 10, sectors: 2, seq: 3 }];
+        let standing = [
+            Lie { sector: 8, sectors: 1, seq: 3, kind: LieKind::Lost },
+            Lie { sector: 10, sectors: 2, seq: 3, kind: LieKind::Lost },
+        ];
         assert_eq!(list_file(file.path()).expect("readable"), standing);
         assert_eq!(overlay.lock().list(), standing);
     }

@@ -8,14 +8,14 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use fault_injection::event::Outcome as RuleOutcome;
-use fault_injection::{Arrival, Decision, DeviceAction, Gate, Request, Status, Work};
+use fault_injection::{Arrival, Decision, DeviceAction, Filter, Gate, Request, Status, Work};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
 use crate::device::Device;
-use crate::gate::{Gates, Parked};
+use crate::gate::{Gates, Parked, targets};
 use crate::inflight::{InFlight, write_status};
 use crate::power::{self, cut_of, is_last_word};
-use crate::request::{Answer, GuestRequest, Memory, Refusal, What, parse};
+use crate::request::{Answer, GuestRequest, Memory, Range, Refusal, What, parse};
 use crate::transfer::{Outcome, Scratch, Transfer, whole};
 
 /// Requests between two looks at the clock, the wake-ups, and the guest's wish for a signal. A longer batch would save
@@ -57,6 +57,9 @@ impl<'a> Ring<'a> {
     }
 }
 
+/// No engine gives it: the first request takes a filter.
+const NO_GENERATION: u64 = u64::MAX;
+
 /// How far a batch came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Took {
@@ -72,12 +75,15 @@ enum Took {
 pub struct QueueWorker {
     queue: u16,
     scratch: Scratch,
+    /// Our copy, and which one it is.
+    filter: Filter,
+    generation: u64,
 }
 
 impl QueueWorker {
     /// The worker of a queue.
     pub fn new(queue: u16) -> QueueWorker {
-        QueueWorker { queue, scratch: Scratch::default() }
+        QueueWorker { queue, scratch: Scratch::default(), filter: Filter::default(), generation: NO_GENERATION }
     }
 
     /// Does all there is to do now. `take` says whether the ring may be asked for new requests.
@@ -113,7 +119,7 @@ impl QueueWorker {
     pub fn drain(&mut self, device: &Device, ring: &mut Ring<'_>) {
         let mut gates = device.gates();
         let (parked, records) = gates.drain(self.queue);
-        device.recorder().decisions(&records);
+        device.log(&records);
         for parked in parked {
             self.leave(device, ring, &mut gates, parked);
         }
@@ -141,11 +147,14 @@ impl QueueWorker {
                 }
             };
             let Some(chain) = chain else { return Took::All };
-            device.counters(self.queue).taken.fetch_add(1, Ordering::SeqCst);
+            let counters = device.counters(self.queue);
+            counters.taken.fetch_add(1, Ordering::SeqCst);
             match parse(chain, memory, &device.offer) {
                 Ok(request) => self.handle(device, ring, request, alone),
                 Err(refusal) => self.refuse(device, ring, &refusal),
             }
+            // Nobody else writes to it while this queue has a thread.
+            counters.handled.store(counters.handled.load(Ordering::Relaxed) + 1, Ordering::Release);
         }
         Took::Some
     }
@@ -173,20 +182,34 @@ impl QueueWorker {
         let what = request.what;
         let (sector, sectors) = what.range().map_or((0, 0), |range| (range.sector, range.sectors));
         device.counters(self.queue).ops[what.op() as usize].fetch_add(1, Ordering::Relaxed);
-        if device.filter.may_match(what.op(), sector, sectors, self.queue) {
+        self.take_filter(device, alone.as_deref());
+        if self.filter.may_match(what.op(), sector, sectors, self.queue) {
             self.decide(device, ring, request, alone);
         } else {
             self.pass(device, ring, request, alone);
         }
     }
 
+    /// The filter of now. Rules change rarely; to see that they have not costs one look.
+    fn take_filter(&mut self, device: &Device, alone: Option<&Gates>) {
+        let generation = device.filter_generation.load(Ordering::SeqCst);
+        if generation == self.generation {
+            return;
+        }
+        self.filter = match alone {
+            Some(gates) => gates.engine.filter(),
+            None => device.gates().engine.filter(),
+        };
+        self.generation = generation;
+    }
+
     /// A request that no rule can touch: no lock, unless an earlier one waits that it must not overtake.
     fn pass(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest, mut alone: Option<Alone<'_>>) {
         let token = self.issue(device, request);
         if let Some(gates) = &mut alone {
-            self.settle(device, ring, gates, &token);
+            self.settle(device, ring, gates, (&token, &[]));
         } else if device.gating.load(Ordering::SeqCst) > 0 {
-            self.settle(device, ring, &mut device.gates(), &token);
+            self.settle(device, ring, &mut device.gates(), (&token, &[]));
         }
         let outcome = self.transfer(device, ring).plain(&token.request, token.seq);
         self.complete(device, ring, token, &outcome);
@@ -200,8 +223,10 @@ impl QueueWorker {
         let mut token = self.issue(device, request);
         let elapsed_ms = device.elapsed_ms();
         let decision = ask(&mut gates.engine, device, &token, elapsed_ms);
-        device.recorder().decisions(&decision.log);
-        device.recorder().decisions(&decision.events);
+        device.log(&decision.log);
+        device.log(&decision.events);
+        device.refilter(&gates.engine);
+        device.act(&decision.device);
         token.fired = decision.log.iter().any(|record| !matches!(record.outcome, RuleOutcome::Shadowed { .. }));
         gates.release(&decision.released);
         if decision.gate != Gate::Open {
@@ -215,7 +240,7 @@ impl QueueWorker {
             device.gating.fetch_sub(1, Ordering::SeqCst);
             return self.abandon(device, token, &Outcome::NOTHING);
         }
-        self.settle(device, ring, &mut gates, &token);
+        self.settle(device, ring, &mut gates, (&token, &targets(&decision.work)));
         let mut gates = device.power.as_ref().map(|_| gates);
         let done = self.carry_out(device, ring, gates.as_deref_mut(), &token, &decision.work, &decision.device);
         device.gating.fetch_sub(1, Ordering::SeqCst);
@@ -256,7 +281,7 @@ impl QueueWorker {
             let outcome = parked.outcome_so_far();
             return self.abandon(device, parked.token, &outcome);
         }
-        self.settle(device, ring, gates, &parked.token);
+        self.settle(device, ring, gates, (&parked.token, &Gates::targets_of(&parked)));
         let actions = parked.device.clone();
         if parked.token.request.what == What::Flush && act(device, gates, &actions).is_err() {
             let outcome = parked.outcome_so_far();
@@ -277,9 +302,9 @@ impl QueueWorker {
     }
 
     /// Makes earlier parked writes to the same sectors touch the disk before this request does.
-    fn settle(&mut self, device: &Device, ring: &Ring<'_>, gates: &mut Gates, token: &InFlight) {
-        if let Some(range) = token.request.what.range() {
-            gates.settle_before(token.seq, range, &mut self.transfer(device, ring));
+    fn settle(&mut self, device: &Device, ring: &Ring<'_>, gates: &mut Gates, (token, more): (&InFlight, &[Range])) {
+        for range in token.request.what.range().iter().chain(more) {
+            gates.settle_before(token.seq, *range, &mut self.transfer(device, ring));
         }
     }
 
@@ -293,7 +318,7 @@ impl QueueWorker {
             return;
         }
         let records = gates.expire(self.queue, Instant::now());
-        device.recorder().decisions(&records);
+        device.log(&records);
         self.answer_ready(device, ring, &mut gates);
     }
 

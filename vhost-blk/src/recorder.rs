@@ -50,8 +50,20 @@ pub struct Totals {
     pub fired: BTreeMap<String, u64>,
     /// `expect`s of the script that were not met, in words.
     pub unmet: Vec<String>,
+    /// What came of `--replay`, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replayed>,
     /// The first host error.
     pub host_error: Option<crate::disk::HostError>,
+}
+
+/// A recorded run that was forced on this one.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Replayed {
+    /// Recorded decisions that came again.
+    pub forced: u64,
+    /// Those whose request never came, in words.
+    pub missing: Vec<String>,
 }
 
 enum Entry {

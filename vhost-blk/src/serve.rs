@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fault_injection::{DeviceFacts, DeviceLimits, Engine, Problem, Script, Source, Then, WriteCache};
+use fault_injection::{DeviceFacts, DeviceLimits, Engine, Problem, Replay, Script, Source, Then, WriteCache};
 use serde_json::json;
 
 use crate::args::Serve;
@@ -29,7 +29,7 @@ use crate::transfer::ID_BYTES;
 pub enum Ending {
     /// 0
     Clean,
-    /// 3: these `expect`s were not met.
+    /// 3: these `expect`s were not met, or these recorded decisions were not made again.
     Unmet(Vec<String>),
     /// 4: the host failed.
     HostFailed(String),
@@ -62,7 +62,6 @@ impl Server {
         for warning in &warnings {
             eprintln!("{warning}");
         }
-        refuse_what_is_not_carried_out(&script)?;
         let limits = script.device();
         let read_only = args.read_only || limits.read_only.unwrap_or(false);
         let disk = Disk::open(image, DiskOptions { read_only, direct: args.direct, raw: args.raw })?;
@@ -72,12 +71,17 @@ impl Server {
         check_power_cuts(args, &script)?;
         disk.warn_if_space_is_short();
         let script = Arc::new(script);
-        let engine = Engine::new(script.clone(), args.seed);
+        let mut engine = engine(args, &script)?;
+        engine.set_capacity(offer.capacity_sectors);
         let frontend = match (&args.socket_path, args.fd) {
             (Some(path), None) => Frontend::listen(path)?,
             (None, Some(fd)) => Frontend::inherit(fd)?,
             _ => return Err(StartError::Arguments("give --socket-path PATH or --fd N, and not both".into())),
         };
+        if frontend.is_single() && script.words().contains("disconnect") {
+            let text = "the script disconnects, and a connection given by --fd cannot come back; use --socket-path";
+            return Err(StartError::Arguments(text.into()));
+        }
         let recorder = recorder(args, &engine, &offer, &disk)?;
         let power = power(args, &script, caching)?;
         let disk = Media::new(disk, caching);
@@ -104,7 +108,9 @@ impl Server {
         let device = &self.device;
         let flushed = device.disk.finish();
         let totals = device.totals();
-        let unmet = totals.unmet.clone();
+        let missing = totals.replay.iter().flat_map(|replay| &replay.missing);
+        let unmet = totals.unmet.iter().map(|line| format!("expect not met: {line}"));
+        let unmet: Vec<String> = unmet.chain(missing.map(|line| format!("replay diverged: {line}"))).collect();
         let recorded = device.recorder().finish(totals);
         if let Some(error) = device.disk.first_error() {
             return Ending::HostFailed(error.to_string());
@@ -130,6 +136,11 @@ impl Server {
             let served = connection.serve(&self.device, stop);
             match served.map_err(|source| StartError::Host { what: "bring the queues to rest", source })? {
                 Left::RunEnds => return Ok(()),
+                Left::Asked { reconnect_ms } => {
+                    if !self.frontend.pause(reconnect_ms, stop)? {
+                        return Ok(());
+                    }
+                }
                 Left::FrontEnd { .. } if self.frontend.is_single() => return Ok(()),
                 Left::FrontEnd { was_used: true } if self.once => return Ok(()),
                 Left::FrontEnd { .. } => {}
@@ -140,9 +151,6 @@ impl Server {
 
 fn check_arguments(args: &Serve) -> Result<&Path, StartError> {
     let refuse = |text: &str| Err(StartError::Arguments(text.to_string()));
-    if args.replay.is_some() {
-        return refuse("--replay is not carried out yet; run the script itself with its --seed");
-    }
     if args.serial.len() > ID_BYTES {
         return refuse("--serial takes at most 20 bytes (virtio 1.3, 5.2.6)");
     }
@@ -155,13 +163,19 @@ fn check_arguments(args: &Serve) -> Result<&Path, StartError> {
     }
 }
 
-/// The engine decides more than the device can do so far.
-fn refuse_what_is_not_carried_out(script: &Script) -> Result<(), StartError> {
-    let not_yet = ["torn", "misdirect", "corrupt", "stale", "disconnect", "write_cache", "fail_class", "heal"];
-    match script.words().into_iter().find(|word| not_yet.contains(word)) {
-        Some(word) => Err(StartError::Arguments(format!("{word:?} of the script is not carried out yet"))),
-        None => Ok(()),
+/// A fresh run of the script, with a recorded one forced on it if that is asked for.
+fn engine(args: &Serve, script: &Arc<Script>) -> Result<Engine, StartError> {
+    let Some(path) = &args.replay else { return Ok(Engine::new(script.clone(), args.seed)) };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| StartError::Arguments(format!("cannot read the decisions {}: {error}", path.display())))?;
+    let refuse = |why: String| StartError::Arguments(format!("cannot replay {}: {why}", path.display()));
+    let replay = Replay::parse(&text).map_err(refuse)?;
+    for line in replay.by_hand() {
+        eprintln!("vhost-blk: warning: {}: {line} was done by hand then, and is not done again", path.display());
     }
+    let mut engine = Engine::new(script.clone(), args.seed.or(Some(replay.seed())));
+    engine.force(replay).map_err(refuse)?;
+    Ok(engine)
 }
 
 /// Loads and merges scripts; none at all is a device that behaves.

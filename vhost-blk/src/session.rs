@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use vhost::vhost_user::{Backend, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringT};
-use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
+use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
 use virtio_queue::QueueT;
 use vm_memory::GuestAddressSpace;
 use vmm_sys_util::epoll::EventSet;
@@ -48,7 +48,6 @@ pub struct Session {
     pub memory: SharedMemory,
     queues: Vec<QueueThread>,
     acked_features: AtomicU64,
-    writeback: AtomicBool,
     /// The connection is ending: nothing more is taken from its rings.
     closing: AtomicBool,
     backend_channel: Mutex<Option<Backend>>,
@@ -63,11 +62,11 @@ impl Session {
             gates.set_wake(queue, Some(thread.wake.clone()));
         }
         drop(gates);
-        let writeback = AtomicBool::new(device.offer.write_cache);
+        device.writeback.store(device.offer.write_cache, Ordering::SeqCst);
         let (acked_features, closing) = (AtomicU64::new(0), AtomicBool::new(false));
         let backend_channel = Mutex::new(None);
         let memory = SharedMemory::new(Memory::new());
-        Ok(Session { device, memory, queues, acked_features, writeback, closing, backend_channel })
+        Ok(Session { device, memory, queues, acked_features, closing, backend_channel })
     }
 
     /// Adds timer and wake-up of every queue to its thread's epoll.
@@ -114,7 +113,7 @@ impl Session {
     /// Data must be durable before a write is answered, unless the driver flushes (virtio 1.3, 5.2.5.2).
     fn write_through(&self) -> bool {
         let acked = |bit: u32| self.acked_features.load(Ordering::SeqCst) & 1 << bit != 0;
-        !acked(VIRTIO_BLK_F_FLUSH) || acked(VIRTIO_BLK_F_CONFIG_WCE) && !self.writeback.load(Ordering::SeqCst)
+        !acked(VIRTIO_BLK_F_FLUSH) || !self.device.writeback.load(Ordering::SeqCst)
     }
 
     fn timer_event(&self) -> u16 {
@@ -215,19 +214,19 @@ impl VhostUserBackend for Session {
         if let Err(error) = self.drain_all() {
             self.device.report_failure(&format!("reset: {error}"), false);
         }
-        self.writeback.store(self.device.offer.write_cache, Ordering::SeqCst);
+        self.device.writeback.store(self.device.offer.write_cache, Ordering::SeqCst);
         self.device.begin_session(SessionEvent::Reset);
     }
 
     fn set_event_idx(&self, _enabled: bool) {}
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        self.device.offer.read_space(self.writeback.load(Ordering::SeqCst), offset, size)
+        self.device.offer.read_space(self.device.writeback.load(Ordering::SeqCst), offset, size)
     }
 
     fn set_config(&self, offset: u32, buf: &[u8]) -> io::Result<()> {
         if let Some(writeback) = self.device.offer.written_cache_mode(offset, buf) {
-            self.writeback.store(writeback, Ordering::SeqCst);
+            self.device.writeback.store(writeback, Ordering::SeqCst);
             // What was answered under the old mode is durable under the new one.
             if !writeback {
                 self.device.disk.flush().map_err(io::Error::other)?;

@@ -1,12 +1,14 @@
 //! Carries out the plan for one request: moves bytes between guest memory, image and overlay.
 //!
 //! What reaches the image is what the device claims. With an answer other than OK that is exactly what the plan moves;
-//! with OK it is all that was asked, and where the plan moves less, the old content goes to the overlay first.
+//! with OK it is all that was asked, and where the plan moves less, the old content goes to the overlay first. Data that
+//! went wrong or astray is in the overlay whatever the answer, never in the image.
 
-use fault_injection::{Moves, Piece, SECTOR_BYTES, Status, UsedLen, Work};
+use fault_injection::{Corruption, Moves, Piece, SECTOR_BYTES, Status, UsedLen, Work};
 
 use crate::device::Device;
 use crate::disk::{DIRECT_ALIGN, HostError, Zeroing};
+use crate::overlay::{LieKind, Lies, Told};
 use crate::request::{GuestRequest, Memory, MemoryGone, Range, What};
 
 /// Data passes through a buffer of ours of this size, so the length of a request does not decide our memory.
@@ -135,12 +137,30 @@ impl Transfer<'_> {
     ) -> Result<u64, Failure> {
         let offset = piece.sector * SECTOR_BYTES;
         let total = piece.sectors * SECTOR_BYTES;
+        match (&piece.moves, request.what) {
+            (Moves::Torn { kept }, What::Write(range)) => {
+                return self.tear(request, (piece, range), kept, claims_all, seq);
+            }
+            (Moves::Misdirected { to_sector, original_written }, what) => {
+                return self.misdirect(request, (piece, what), *to_sector, (*original_written, claims_all), seq);
+            }
+            (Moves::Corrupt(corruption), What::Write(range)) => {
+                return self.write_corrupt(request, (piece, range), corruption, seq);
+            }
+            (Moves::Corrupt(corruption), What::Read(range)) => {
+                return self.read_corrupt(request, (piece, range), corruption, seq);
+            }
+            (Moves::Stale { versions, sectors }, What::Read(range)) => {
+                return self.read_stale(request, (piece, range), *versions, sectors);
+            }
+            _ => {}
+        }
         let allowed = match &piece.moves {
             Moves::All => total,
             Moves::Prefix { bytes } => (*bytes).min(total),
             Moves::Lost => 0,
-            // Scripts that ask for these are refused at start.
-            Moves::Torn { .. } | Moves::Misdirected { .. } | Moves::Corrupt(_) | Moves::Stale { .. } => 0,
+            // The loader lets none of these act on requests of other types.
+            Moves::Torn { .. } | Moves::Misdirected { .. } | Moves::Corrupt(_) | Moves::Stale { .. } => total,
         };
         match request.what {
             What::Flush if piece.moves == Moves::All => self.device.disk.flush().map(|()| 0).map_err(Failure::from),
@@ -150,6 +170,7 @@ impl Transfer<'_> {
             _ => {
                 let whole_sectors = allowed / SECTOR_BYTES * SECTOR_BYTES;
                 let allowed = if matches!(request.what, What::Write(_)) { allowed } else { whole_sectors };
+                self.remember(offset, offset + allowed)?;
                 if claims_all && allowed < total {
                     self.lie_about(offset + allowed, offset + total, seq)?;
                     self.change(request, seq, offset, total, allowed)?;
@@ -162,14 +183,219 @@ impl Transfer<'_> {
     }
 
     fn read(&mut self, request: &GuestRequest, at: u64, offset: u64, bytes: u64) -> Result<u64, Failure> {
+        self.read_changed(request, at, offset, bytes, |_, _| {})
+    }
+
+    /// Reads, and lets `change` spoil what the guest gets: it is given the first sector of whole ones.
+    fn read_changed(
+        &mut self,
+        request: &GuestRequest,
+        at: u64,
+        offset: u64,
+        bytes: u64,
+        change: impl Fn(u64, &mut [u8]),
+    ) -> Result<u64, Failure> {
         let mut done = 0;
         while done < bytes {
             let buf = self.scratch.buffer((bytes - done).min(STEP as u64) as usize);
             read_visible(self.device, buf, offset + done)?;
+            change((offset + done) / SECTOR_BYTES, buf);
             request.data.write(self.memory, at + done, buf)?;
             done += buf.len() as u64;
         }
         Ok(done)
+    }
+
+    /// Some sectors of a read as they were. The past is laid over what is there now.
+    fn read_stale(
+        &mut self,
+        request: &GuestRequest,
+        (piece, range): (&Piece, Range),
+        versions: u32,
+        sectors: &[(u64, u64)],
+    ) -> Result<u64, Failure> {
+        let history = &self.device.history;
+        let old = |first: u64, buf: &mut [u8]| {
+            for (start, part) in parts(first, buf, sectors) {
+                history.lay_over(versions, start, part);
+            }
+        };
+        let offset = piece.sector * SECTOR_BYTES;
+        self.read_changed(request, offset - range.offset(), offset, piece.sectors * SECTOR_BYTES, old)
+    }
+
+    /// Some sectors of a read are wrong: this once, or from now on.
+    fn read_corrupt(
+        &mut self,
+        request: &GuestRequest,
+        (piece, range): (&Piece, Range),
+        corruption: &Corruption,
+        seq: u64,
+    ) -> Result<u64, Failure> {
+        let (offset, bytes) = (piece.sector * SECTOR_BYTES, piece.sectors * SECTOR_BYTES);
+        if corruption.media {
+            for (start, end) in &corruption.sectors {
+                self.damage_media(*start, *end, corruption, seq)?;
+            }
+            return self.read(request, offset - range.offset(), offset, bytes);
+        }
+        let wrong = |first: u64, buf: &mut [u8]| damage(first, buf, corruption);
+        self.read_changed(request, offset - range.offset(), offset, bytes, wrong)
+    }
+
+    /// What these sectors hold goes wrong, unless it has by the same rule.
+    fn damage_media(&mut self, start: u64, end: u64, corruption: &Corruption, seq: u64) -> Result<(), Failure> {
+        let told = Told { seq, kind: LieKind::Corrupt, rule: Some(corruption.rule) };
+        let overlay = &self.device.overlay;
+        for sector in start..end {
+            let mut lies = overlay.lock();
+            if lies.is_damaged_by(sector, corruption.rule) {
+                continue;
+            }
+            let mut content = [0; SECTOR_BYTES as usize];
+            self.device.disk.read_at(&mut content, sector * SECTOR_BYTES)?;
+            lies.lay_over(sector * SECTOR_BYTES, &mut content);
+            corruption.damage(sector, &mut content);
+            self.keep_lie(&mut lies, sector, &content, told)?;
+        }
+        Ok(())
+    }
+
+    fn keep_lie(&self, lies: &mut Lies, sector: u64, content: &[u8], told: Told) -> Result<(), Failure> {
+        let kept = self.device.overlay.lie(lies, sector, content, told);
+        kept.map_err(|error| self.device.overlay_error(sector * SECTOR_BYTES, content.len() as u64, &error).into())
+    }
+
+    /// The image holds what was written; the medium holds something else in the matched sectors.
+    fn write_corrupt(
+        &mut self,
+        request: &GuestRequest,
+        (piece, range): (&Piece, Range),
+        corruption: &Corruption,
+        seq: u64,
+    ) -> Result<u64, Failure> {
+        let (offset, bytes) = (piece.sector * SECTOR_BYTES, piece.sectors * SECTOR_BYTES);
+        self.remember(offset, offset + bytes)?;
+        self.write(request, seq, range, offset, (bytes, bytes))?;
+        let told = Told { seq, kind: LieKind::Corrupt, rule: Some(corruption.rule) };
+        for (start, end) in &corruption.sectors {
+            self.lay_guest_data(request, start * SECTOR_BYTES - range.offset(), (*start, *end), told, |first, buf| {
+                damage(first, buf, corruption);
+            })?;
+        }
+        Ok(bytes)
+    }
+
+    /// Stretches of a write reach the medium. What it claims is in the image, what is there lies over it.
+    fn tear(
+        &mut self,
+        request: &GuestRequest,
+        (piece, range): (&Piece, Range),
+        kept: &[(u64, u64)],
+        claims_all: bool,
+        seq: u64,
+    ) -> Result<u64, Failure> {
+        let (offset, bytes) = (piece.sector * SECTOR_BYTES, piece.sectors * SECTOR_BYTES);
+        self.remember(offset, offset + bytes)?;
+        if claims_all {
+            self.lie_about(offset, offset + bytes, seq)?;
+            self.write(request, seq, range, offset, (bytes, 0))?;
+        }
+        for (start, end) in kept {
+            match claims_all {
+                true => self.end_lies(request, range, offset + start, end - start)?,
+                false => self.write(request, seq, range, offset + start, (end - start, end - start))?,
+            }
+        }
+        Ok(kept.iter().map(|stretch| stretch.1 - stretch.0).sum())
+    }
+
+    /// A stretch of what was written is there after all.
+    fn end_lies(&mut self, request: &GuestRequest, range: Range, offset: u64, bytes: u64) -> Result<(), Failure> {
+        let mut done = 0;
+        while done < bytes {
+            let buf = self.scratch.buffer((bytes - done).min(STEP as u64) as usize);
+            request.data.read(self.memory, offset - range.offset() + done, buf)?;
+            let overlay = &self.device.overlay;
+            let ended = overlay.written(&mut overlay.lock(), offset + done, buf);
+            ended.map_err(|error| self.device.overlay_error(offset, bytes, &error))?;
+            done += buf.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Data goes to another place, or comes from there. The image holds the claim: the data where it should be.
+    fn misdirect(
+        &mut self,
+        request: &GuestRequest,
+        (piece, what): (&Piece, What),
+        to_sector: u64,
+        (original_written, claims_all): (bool, bool),
+        seq: u64,
+    ) -> Result<u64, Failure> {
+        let (offset, bytes) = (piece.sector * SECTOR_BYTES, piece.sectors * SECTOR_BYTES);
+        let range = match what {
+            What::Write(range) => range,
+            What::Read(range) => {
+                return self.read(request, offset - range.offset(), to_sector * SECTOR_BYTES, bytes);
+            }
+            // The loader lets it act on nothing else.
+            _ => return Ok(0),
+        };
+        let victim = (to_sector, to_sector + piece.sectors);
+        self.remember(victim.0 * SECTOR_BYTES, victim.1 * SECTOR_BYTES)?;
+        if original_written {
+            self.remember(offset, offset + bytes)?;
+            self.write(request, seq, range, offset, (bytes, bytes))?;
+        } else if claims_all {
+            self.lie_about(offset, offset + bytes, seq)?;
+            self.write(request, seq, range, offset, (bytes, 0))?;
+        }
+        // Last, since the two places may overlap.
+        let told = Told { seq, kind: LieKind::Astray, rule: None };
+        self.lay_guest_data(request, offset - range.offset(), victim, told, |_, _| {})?;
+        Ok(bytes)
+    }
+
+    /// Lays the request's data from byte `at` on, changed, over these sectors.
+    fn lay_guest_data(
+        &mut self,
+        request: &GuestRequest,
+        at: u64,
+        (start, end): (u64, u64),
+        told: Told,
+        change: impl Fn(u64, &mut [u8]),
+    ) -> Result<(), Failure> {
+        let (mut done, bytes) = (0, (end - start) * SECTOR_BYTES);
+        while done < bytes {
+            let first = start + done / SECTOR_BYTES;
+            let buf = self.scratch.buffer((bytes - done).min(STEP as u64) as usize);
+            request.data.read(self.memory, at + done, buf)?;
+            change(first, buf);
+            let overlay = &self.device.overlay;
+            let kept = overlay.lie(&mut overlay.lock(), first, buf, told);
+            kept.map_err(|error| self.device.overlay_error(first * SECTOR_BYTES, buf.len() as u64, &error))?;
+            done += buf.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Keeps what these bytes hold, where a script may ask for it later. Call it before they change.
+    fn remember(&mut self, start: u64, end: u64) -> Result<(), Failure> {
+        let device = self.device;
+        if !device.history.is_tracking() || start == end {
+            return Ok(());
+        }
+        for (mut sector, end) in device.history.wanted(start / SECTOR_BYTES, end.div_ceil(SECTOR_BYTES)) {
+            while sector < end {
+                let buf = self.scratch.buffer(((end - sector) * SECTOR_BYTES).min(STEP as u64) as usize);
+                read_visible(device, buf, sector * SECTOR_BYTES)?;
+                let kept = device.history.keep(sector, buf);
+                kept.map_err(|error| device.overlay_error(sector * SECTOR_BYTES, buf.len() as u64, &error))?;
+                sector += buf.len() as u64 / SECTOR_BYTES;
+            }
+        }
+        Ok(())
     }
 
     /// Keeps what the guest is to go on seeing between these bytes.
@@ -182,7 +408,7 @@ impl Transfer<'_> {
             self.device.disk.read_at(buf, at)?;
             lies.lay_over(at, buf);
             overlay
-                .lie(&mut lies, at / SECTOR_BYTES, buf, seq)
+                .lie(&mut lies, at / SECTOR_BYTES, buf, Told::lost(seq))
                 .map_err(|error| self.device.overlay_error(at, buf.len() as u64, &error))?;
             at += buf.len() as u64;
         }
@@ -265,6 +491,30 @@ fn read_visible(device: &Device, buf: &mut [u8], offset: u64) -> Result<(), Host
         device.overlay.lock().lay_over(offset, buf);
     }
     Ok(())
+}
+
+/// The parts of a buffer of whole sectors that lie in these ranges, each with its first sector.
+fn parts<'b>(first: u64, buf: &'b mut [u8], sectors: &[(u64, u64)]) -> Vec<(u64, &'b mut [u8])> {
+    let end = first + buf.len() as u64 / SECTOR_BYTES;
+    let (mut rest, mut at) = (buf, first);
+    let mut parts = Vec::new();
+    for (start, stop) in sectors.iter().map(|(start, stop)| ((*start).max(first), (*stop).min(end))) {
+        if start < stop {
+            let (_, here) = rest.split_at_mut(((start - at) * SECTOR_BYTES) as usize);
+            let (part, after) = here.split_at_mut(((stop - start) * SECTOR_BYTES) as usize);
+            parts.push((start, part));
+            (rest, at) = (after, stop);
+        }
+    }
+    parts
+}
+
+fn damage(first: u64, buf: &mut [u8], corruption: &Corruption) {
+    for (start, part) in parts(first, buf, &corruption.sectors) {
+        for (content, sector) in part.as_chunks_mut::<{ SECTOR_BYTES as usize }>().0.iter_mut().zip(start..) {
+            corruption.damage(sector, content);
+        }
+    }
 }
 
 /// The plan of a device that behaves.

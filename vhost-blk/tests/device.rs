@@ -262,7 +262,7 @@ fn what_was_lost_is_in_the_image_and_the_guest_goes_on_reading_the_past() {
     assert_eq!(guest.write(8, &pattern(4, 9)), (OK, 1));
     assert_eq!(sectors(&device.image_bytes(), 8, 4), pattern(4, 9), "the image holds what is claimed");
     assert_eq!(guest.read(6, 8).2, sectors(&past, 6, 8), "the guest reads what was there before");
-    assert_eq!(device.ask(&Ask::Status)["overlay"], json!([{"sector": 8, "sectors": 4, "seq": 0}]));
+    assert_eq!(device.ask(&Ask::Status)["overlay"], json!([{"sector": 8, "sectors": 4, "seq": 0, "kind": "lost"}]));
 
     assert_eq!(guest.write(10, &pattern(1, 5)), (OK, 1));
     let visible = [sectors(&past, 8, 2), &pattern(1, 5), sectors(&past, 11, 1)].concat();
@@ -270,7 +270,7 @@ fn what_was_lost_is_in_the_image_and_the_guest_goes_on_reading_the_past() {
     let list = vhost_blk::overlay::list_file(&device.folder.path().join("o")).expect("the list");
     assert_eq!(
         serde_json::to_value(list).expect("json"),
-        json!([{"sector": 8, "sectors": 2, "seq": 0}, {"sector": 11, "sectors": 1, "seq": 0}])
+        json!([{"sector": 8, "sectors": 2, "seq": 0, "kind": "lost"}, {"sector": 11, "sectors": 1, "seq": 0, "kind": "lost"}])
     );
 
     guest.range(WRITE_ZEROES, 8, 4, 0);
@@ -286,7 +286,7 @@ fn a_partial_write_that_lies_keeps_the_rest_of_the_past_to_the_byte() {
     assert_eq!(sectors(&device.image_bytes(), 8, 3), pattern(3, 9));
     let visible = [&pattern(3, 9)[..700], &sectors(&pattern(64, 1), 8, 3)[700..]].concat();
     assert_eq!(guest.read(8, 3).2, visible);
-    assert_eq!(device.ask(&Ask::Status)["overlay"], json!([{"sector": 9, "sectors": 2, "seq": 0}]));
+    assert_eq!(device.ask(&Ask::Status)["overlay"], json!([{"sector": 9, "sectors": 2, "seq": 0, "kind": "lost"}]));
 }
 
 #[test]

@@ -251,6 +251,11 @@ impl Guest {
         at
     }
 
+    /// Memory of requests that were answered is used again.
+    pub fn forget_data(&mut self) {
+        self.next_data = DATA_START;
+    }
+
     pub fn place(&mut self, bytes: &[u8]) -> GuestAddress {
         let at = self.allocate(bytes.len());
         self.memory.write_slice(bytes, at).expect("guest memory");
