@@ -488,7 +488,7 @@ impl Parser<'_> {
 
     fn heal(&mut self, at: &At<'_>) -> Option<Heal> {
         if at.is_object() {
-            return self.point(at).map(Heal::Point);
+            return self.later_point(at).map(Heal::Point);
         }
         self.r.choice(at, &[("never", 0), ("rewrite", 1), ("reset", 2)]).map(|word| match word {
             0 => Heal::Never,
@@ -517,8 +517,22 @@ impl Parser<'_> {
         }
     }
 
-    fn event_point(&mut self, at: &At<'_>) -> Option<Point> {
+    /// A point that is not reached before the first request.
+    fn later_point(&mut self, at: &At<'_>) -> Option<Point> {
         let point = self.point(at)?;
+        let from_the_start = matches!(
+            point,
+            Point::Matches(0) | Point::Requests(0) | Point::Writes(0) | Point::Flushes(0) | Point::Bytes(0)
+        );
+        if from_the_start {
+            let hint = "count from 1: it happens right after the request that reaches it".to_string();
+            self.r.report("E103", at, "nothing comes before this point", Some(hint));
+        }
+        Some(point)
+    }
+
+    fn event_point(&mut self, at: &At<'_>) -> Option<Point> {
+        let point = self.later_point(at)?;
         if matches!(point, Point::Matches(_)) {
             let hint = "use \"requests\", \"writes\", \"flushes\", \"bytes\", \"ms\" or \"mark\"".to_string();
             self.r.report("E111", at, "an event matches nothing: \"matches\" means nothing to it", Some(hint));

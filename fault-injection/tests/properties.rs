@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fault_injection::{Arrival, Decision, Engine, Gate, Moves, Op, Request, Script, Source, Status, Work, load};
+use fault_injection::{
+    Arrival, Decision, Engine, Gate, Moves, Op, Replay, Request, Script, Source, Status, Work, load,
+};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
@@ -34,7 +36,11 @@ fn matches() -> impl Strategy<Value = Value> {
 }
 
 fn point() -> impl Strategy<Value = Value> {
-    (select(vec!["matches", "requests", "writes", "flushes", "bytes"]), 0..12u64)
+    points_from(0)
+}
+
+fn points_from(least: u64) -> impl Strategy<Value = Value> {
+    (select(vec!["matches", "requests", "writes", "flushes", "bytes"]), least..12u64)
         .prop_map(|(kind, n)| json!({kind: if kind == "bytes" { n * 512 } else { n }}))
 }
 
@@ -144,7 +150,122 @@ fn by_rule(decisions: &[Decision], rule: &str) -> Vec<(u64, u64, Option<u32>, Ve
 
 fn is_inert(decision: &Decision) -> bool {
     let whole = matches!(&decision.work, Work::Whole(piece) if piece.moves == Moves::All && piece.status == Status::OK);
-    whole && decision.gate == Gate::Open && decision.released.is_empty() && decision.log.is_empty()
+    let quiet = decision.released.is_empty() && decision.device.is_empty() && decision.events.is_empty();
+    whole && quiet && decision.gate == Gate::Open && decision.log.is_empty()
+}
+
+fn scope() -> impl Strategy<Value = Value> {
+    let heal =
+        prop_oneof![select(vec![json!("rewrite"), json!("never"), json!("reset")]), points_from(1),];
+    prop_oneof![
+        1 => Just(json!("device")),
+        4 => (select(vec!["matched", "request"]), heal).prop_map(|(sectors, heal)| json!({"sticky": {"sectors": sectors, "heal": heal}})),
+    ]
+}
+
+fn event() -> impl Strategy<Value = Value> {
+    let at = points_from(1).prop_filter("an event matches nothing", |point| point.get("matches").is_none());
+    let happens = prop_oneof![
+        select(vec!["writes", "reads", "all", "none"]).prop_map(|class| json!({"fail_class": class})),
+        Just(json!({"heal": {}})),
+        Just(json!({"disconnect": {"reconnect_ms": 5}})),
+        select(vec!["writeback", "writethrough"]).prop_map(|cache| json!({"write_cache": cache})),
+        select(vec!["a", "b"]).prop_map(|value| json!({"set": {"s": value}})),
+        Just(json!({"power_cut": {"unflushed": {"subset": {}}, "then": "snapshot"}})),
+    ];
+    (at, happens).prop_map(|(at, happens)| json!({"at": at, "do": happens}))
+}
+
+/// Scripts with everything in them: what lasts, states, events.
+fn whole_scripts() -> impl Strategy<Value = Arc<Script>> {
+    let parts = prop::collection::vec(
+        (prop::option::of(scope()), prop::option::weighted(0.3, select(vec!["a", "b"])), 0..4u8),
+        7,
+    );
+    (rules(), parts, prop::collection::vec(event(), 0..4)).prop_map(|(rules, parts, events)| {
+        let mut whole = json!({"faultscript": 1, "seed": 3, "states": {"s": ["a", "b"]}, "rules": [], "events": []});
+        let loads = |whole: &Value| load(&[Source { name: "s", text: &whole.to_string() }]).ok();
+        for (rule, (scope, when, sets)) in rules.into_iter().zip(parts) {
+            let mut more = rule.clone();
+            if let Some(scope) = scope {
+                more["scope"] = scope;
+            }
+            if let Some(when) = when {
+                more["trigger"]["when"] = json!({"s": when});
+            }
+            if sets == 0 {
+                more["action"] = json!({"set": {"s": "b"}});
+            }
+            // A change that makes no sense for this rule is left out.
+            for rule in [more, rule] {
+                let mut with = whole.clone();
+                with["rules"].as_array_mut().expect("a list").push(rule);
+                if loads(&with).is_some() {
+                    whole = with;
+                    break;
+                }
+            }
+        }
+        for (i, mut event) in events.into_iter().enumerate() {
+            event["id"] = format!("e{i}").into();
+            whole["events"].as_array_mut().expect("a list").push(event);
+        }
+        Arc::new(loads(&whole).expect("the generator keeps only what loads").script)
+    })
+}
+
+fn all_lines(script: &Arc<Script>, decisions: &[Decision]) -> String {
+    let mut text = serde_json::to_string(&Engine::new(script.clone(), None).header(1)).expect("plain data") + "\n";
+    for decision in decisions {
+        decision.log.iter().for_each(|line| text += &(serde_json::to_string(line).expect("plain data") + "\n"));
+        decision.events.iter().for_each(|line| text += &(serde_json::to_string(line).expect("plain data") + "\n"));
+    }
+    text
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// As below, with filters that change while the script runs.
+    #[test]
+    fn what_lasts_and_what_happens_passes_no_filter_unseen(script in whole_scripts(), requests in requests()) {
+        let mut asked_always = Engine::new(Arc::clone(&script), None);
+        let mut asked_if_needed = Engine::new(Arc::clone(&script), None);
+        for (seq, request) in (0u64..).zip(&requests) {
+            let arrival = Arrival { seq, elapsed_ms: 0 };
+            let asked = asked_if_needed.filter().may_match(request.op, request.sector, request.sectors, request.queue);
+            let decision = asked_always.decide(arrival, request);
+            if asked {
+                prop_assert_eq!(&decision, &asked_if_needed.decide(arrival, request));
+            } else {
+                prop_assert!(is_inert(&decision), "{:?}: {:?}", request, decision);
+            }
+        }
+        prop_assert_eq!(asked_always.rules(), asked_if_needed.rules());
+    }
+
+    #[test]
+    fn a_whole_script_written_back_is_the_same_script(script in whole_scripts(), requests in requests()) {
+        let text = script.normalized();
+        let again = load(&[Source { name: "again", text: &text }]).map_err(|problems| TestCaseError::fail(problems.to_string()))?;
+        prop_assert_eq!(&again.script.normalized(), &text);
+        prop_assert_eq!(run(&script, &requests), run(&Arc::new(again.script), &requests));
+    }
+
+    /// The record of a run is enough to run it again.
+    #[test]
+    fn a_run_that_is_replayed_decides_the_same_and_misses_nothing(script in whole_scripts(), requests in requests()) {
+        let decided = run(&script, &requests);
+        let recorded = all_lines(&script, &decided);
+        let replay = Replay::parse(&recorded).map_err(TestCaseError::fail)?;
+        let mut engine = Engine::new(Arc::clone(&script), Some(replay.seed()));
+        engine.force(replay).map_err(TestCaseError::fail)?;
+        let again: Vec<Decision> =
+            (0u64..).zip(&requests).map(|(seq, request)| engine.decide(Arrival { seq, elapsed_ms: 0 }, request)).collect();
+        prop_assert_eq!(all_lines(&script, &again), recorded);
+        prop_assert_eq!(again, decided);
+        prop_assert_eq!(engine.replay().expect("it is forced").missing(), Vec::<String>::new());
+    }
 }
 
 proptest! {

@@ -118,6 +118,34 @@ fn the_schema_accepts_every_example() {
     }
 }
 
+/// The plays use every part of the language; what is played must be what editors accept.
+#[test]
+fn the_schema_accepts_every_script_that_is_played() {
+    let schema = whole_schema();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/play");
+    let mut words = std::collections::BTreeSet::new();
+    for entry in fs::read_dir(folder).expect("in the tree") {
+        let path = entry.expect("an entry").path();
+        let text = fs::read_to_string(&path).expect("readable");
+        let (text, _) = text.split_once("\n====\n").expect("a script and its commands");
+        let script: Value = serde_json::from_str(text).expect("JSON");
+        assert!(fits(&script, &schema, &schema), "{}", path.display());
+        let normalized = load(&[Source { name: "play", text }]).expect("it is played").script;
+        let normalized_value = serde_json::from_str(&normalized.normalized()).expect("JSON");
+        assert!(fits(&normalized_value, &schema, &schema), "{}, normalized", path.display());
+        words.extend(normalized.words());
+    }
+    let actions = whole_schema()["$defs"]["action"]["properties"].as_object().expect("actions").clone();
+    for action in actions.keys() {
+        assert!(words.contains(action.as_str()), "no play of {action:?}");
+    }
+    let events =
+        whole_schema()["$defs"]["event"]["properties"]["do"]["properties"].as_object().expect("events").clone();
+    for event in events.keys().filter(|event| *event != "capacity_sectors" && *event != "heal") {
+        assert!(words.contains(event.as_str()), "no play of {event:?}");
+    }
+}
+
 #[test]
 fn what_the_schema_refuses_the_loader_refuses_and_some_more() {
     let schema = whole_schema();
