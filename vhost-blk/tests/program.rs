@@ -254,3 +254,65 @@ fn an_idle_device_takes_less_than_20_mib() {
     served.signal(Signal::SIGTERM);
     assert_eq!(served.ends().0, Some(0));
 }
+
+fn ctl(folder: &Path, words: &[&str]) -> (Option<i32>, String) {
+    let output = program().arg("ctl").arg(folder.join("c")).args(words).output().expect("runs");
+    let said = if output.status.success() { output.stdout } else { output.stderr };
+    (output.status.code(), String::from_utf8(said).expect("text"))
+}
+
+#[test]
+fn people_change_a_running_script_from_the_command_line() {
+    let folder = folder_with_image();
+    let control = folder.path().join("c");
+    let served = serve(folder.path(), &["--control-path", control.to_str().expect("text")]);
+    let mut guest = Guest::connect(&folder.path().join("s"), 1);
+    let rule = r#"{"id":"x","match":{"op":"write"},"action":{"error":{"status":"ioerr"}}}"#;
+    assert_eq!(ctl(folder.path(), &["rules", "add", rule]).0, Some(0));
+    assert_eq!(guest.write(0, &pattern(1, 2)).0, IOERR);
+    assert_eq!(ctl(folder.path(), &["rules", "disable", "x"]).0, Some(0));
+    assert_eq!(guest.write(0, &pattern(1, 2)).0, OK);
+    assert!(ctl(folder.path(), &["rules", "list"]).1.contains(r#""fired":1"#));
+    for class in ["writes", "reads", "all"] {
+        assert_eq!(ctl(folder.path(), &["fail_class", class]).0, Some(0));
+        let answers = [guest.write(0, &pattern(1, 2)).0, guest.read(0, 1).0];
+        assert_eq!(answers.map(|status| status == IOERR), [class != "reads", class != "writes"], "{class}");
+    }
+    assert_eq!(ctl(folder.path(), &["heal"]).0, Some(0));
+    assert_eq!((guest.write(0, &pattern(1, 2)).0, guest.read(0, 1).0), (OK, OK));
+    for (words, says) in [
+        (&["rules", "remove", "nobody"][..], "no rule"),
+        (&["rules", "add", "{"], "not JSON"),
+        (&["rules", "add", r#"{"id":"y","action":{"eror":{}}}"#], "did you mean"),
+        (&["fail_class", "flushes"], "writes, reads, all, none"),
+    ] {
+        let (code, said) = ctl(folder.path(), words);
+        assert_eq!(code, Some(2), "{words:?}");
+        assert!(said.contains(says), "{said}");
+    }
+    drop(guest);
+    served.signal(Signal::SIGTERM);
+    assert_eq!(served.ends().0, Some(0));
+}
+
+#[test]
+fn a_replay_that_diverges_ends_with_3_and_says_where() {
+    let folder = folder_with_image();
+    let script = folder.path().join("f.json");
+    let text = r#"{"faultscript":1,"rules":[{"id":"r","match":{"op":"write"},"action":{"error":{"status":"ioerr"}}}]}"#;
+    std::fs::write(&script, text).expect("a script");
+    let recorded = folder.path().join("recorded");
+    let faults = ["--faults", script.to_str().expect("text")];
+    let (record, replay) =
+        (["--decisions-file", recorded.to_str().expect("text")], ["--replay", recorded.to_str().expect("text")]);
+    for (flags, sectors, code) in [(record, &[0, 8][..], 0), (replay, &[8, 0], 0), (replay, &[0], 3)] {
+        let served = serve(folder.path(), &[&faults[..], &flags].concat());
+        let mut guest = Guest::connect(&folder.path().join("s"), 1);
+        sectors.iter().for_each(|sector| assert_eq!(guest.write(*sector, &pattern(1, 2)).0, IOERR));
+        drop(guest);
+        served.signal(Signal::SIGTERM);
+        let (ended, said) = served.ends();
+        assert_eq!(ended, Some(code), "{said}");
+        assert_eq!(said.contains("replay diverged: rule \"r\": write 8+1, touch 1"), code == 3, "{said}");
+    }
+}
