@@ -5,8 +5,9 @@
 
 use crate::bug::Bug;
 use crate::event::{Event, IocbId};
-use crate::page_io::{Convert, ENOMEM, Frame, OrFlag, Path, Put, Release, Thread};
+use crate::page_io::{ENOMEM, Path};
 use crate::state::{IoEndVec, Iocb};
+use crate::thread::{Convert, Frame, OrFlag, Put, Release, Thread};
 use writeback_events::{BioId, Ino, IoEndId};
 
 /// -EIOCBQUEUED: the write goes on behind the caller's back.
@@ -267,8 +268,8 @@ mod tests {
     use crate::Dialect;
     use crate::bug::Bugs;
     use crate::extents::{Extent, ExtentMap};
-    use crate::page_io::Progress;
     use crate::state::Inode;
+    use crate::thread::Progress;
 
     const INO: Ino = Ino(12);
 

@@ -24,6 +24,7 @@ mod mutation;
 mod page_io;
 mod state;
 mod survey;
+mod thread;
 mod writeback;
 
 pub use assertions::{Assertions, Invariant, Violation};

@@ -8,8 +8,9 @@ use crate::block_layer::{Answered, BlockLayer, Unfit};
 use crate::dialect::Dialect;
 use crate::misfit::{Misfit, MisfitKind};
 use crate::mutation::Mutation;
-use crate::page_io::{EndBio, Frame, OrFlag, Path, Put, Thread, add_to_list_vec};
+use crate::page_io::{Path, add_to_list_vec};
 use crate::survey::{MAX_ORDER, Survey, Written};
+use crate::thread::{EndBio, Frame, OrFlag, Put, Thread};
 use crate::writeback::BioWritePage;
 use std::collections::{BTreeMap, BTreeSet};
 use writeback_events::{

@@ -8,8 +8,9 @@
 use crate::bug::Bug;
 use crate::dialect::Range;
 use crate::event::Event;
-use crate::page_io::{ENOMEM, Frame, IoSubmit, OrFlag, Path, Put, Thread, add_to_list_vec};
+use crate::page_io::{ENOMEM, Path, add_to_list_vec};
 use crate::state::{Bio, Buffer, Inode, IoEndVec, PAGE_BYTES, Segment};
+use crate::thread::{Frame, IoSubmit, OrFlag, Put, Thread};
 use std::collections::{BTreeSet, VecDeque};
 use writeback_events::{BioId, Ino, IoEndId};
 
