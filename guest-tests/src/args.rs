@@ -41,6 +41,8 @@ pub enum Command {
     Report(Report),
     /// Drive the replica alone: calls as JSON lines on stdin, events as JSON lines on stdout (docs/replica.md).
     Replica(Replica),
+    /// Examine every state that the power cuts of a run may leave: replay its journal, then check it.
+    CrashStates(CrashStates),
 }
 
 /// Text for people, JSON for programs.
@@ -100,6 +102,9 @@ pub struct Run {
     /// Keep the disk image as disk.img in the run's folder.
     #[arg(long)]
     pub keep_image: bool,
+    /// Keep the states of the script's power cuts in this new folder, for `guest-tests crash-states`.
+    #[arg(long, value_name = "DIR")]
+    pub snapshot_dir: Option<PathBuf>,
     /// Say how long each phase took.
     #[arg(long, short)]
     pub verbose: bool,
@@ -119,6 +124,16 @@ pub struct Replay {
     /// Judge with a replica that has this planted mistake.
     #[arg(long, value_name = "MISTAKE", hide = true)]
     pub canary: Option<String>,
+}
+
+/// `guest-tests crash-states`
+#[derive(Debug, ClapArgs)]
+pub struct CrashStates {
+    /// The --snapshot-dir of a run that has ended.
+    pub dir: PathBuf,
+    /// The image of that run (`run --keep-image` keeps it as disk.img).
+    #[arg(long, value_name = "IMAGE")]
+    pub image: PathBuf,
 }
 
 /// `guest-tests report`

@@ -32,6 +32,8 @@ pub struct Config<'a> {
     pub seed: Option<u64>,
     /// Queues to offer.
     pub queues: u32,
+    /// Where the states of its power cuts go.
+    pub snapshot_dir: Option<&'a Path>,
 }
 
 /// A running disk.
@@ -186,6 +188,9 @@ fn command(programs: &Programs, run: &RunFolder, config: &Config<'_>, control: &
     command.arg("--control-path").arg(control);
     if let Some(script) = config.script {
         command.arg("--faults").arg(script);
+    }
+    if let Some(dir) = config.snapshot_dir {
+        command.arg("--snapshot-dir").arg(dir);
     }
     if let Some(seed) = config.seed {
         command.arg("--seed").arg(seed.to_string());

@@ -1,12 +1,12 @@
 //! The program `guest-tests`: reads the command line, does one thing, prints the result to stdout and ends with its code.
 
 use clap::Parser;
-use guest_tests::args::{Args, Command, Doctor, Format, Replay, Report, Run};
+use guest_tests::args::{Args, Command, CrashStates, Doctor, Format, Replay, Report, Run};
 use guest_tests::failure::{Failure, exit};
 use guest_tests::folder::{self, RunFolder};
 use guest_tests::interrupt::Interrupt;
 use guest_tests::verdict::Verdict;
-use guest_tests::{doctor, judge, page, programs, replica, run, show};
+use guest_tests::{crash_states, doctor, judge, page, programs, replica, run, show};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Replay(replay) => judge_again(&args, replay),
         Command::Report(report) => draw_again(report),
         Command::Replica(wanted) => Ok(replica::replica(wanted)),
+        Command::CrashStates(states) => examine_states(&args, states),
     };
     ExitCode::from(done.unwrap_or_else(|failure| tell(&args, &failure)))
 }
@@ -84,6 +85,19 @@ fn draw_again(report: &Report) -> Result<u8, Failure> {
     folder.write(folder::REPORT, page::render(&recorded, &judged))?;
     println!("{}", folder.file(folder::REPORT).display());
     Ok(exit::AS_EXPECTED)
+}
+
+fn examine_states(args: &Args, wanted: &CrashStates) -> Result<u8, Failure> {
+    let interrupt = Interrupt::catch()?;
+    let vhost_blk = programs::locate("vhost-blk", args.vhost_blk.as_deref())?;
+    programs::same_version("vhost-blk", &vhost_blk)?;
+    let view = |state: &Path, out: &Path| crash_states::apply(&vhost_blk, &wanted.image, state, out);
+    let report = crash_states::examine(&wanted.dir, &interrupt, view)?;
+    match args.format {
+        Format::Json => println!("{}", serde_json::json!(report)),
+        Format::Text => print!("{}", crash_states::describe(&report)),
+    }
+    Ok(report.exit_code())
 }
 
 fn print(args: &Args, verdict: &Verdict, folder: &Path, repeat: &str) -> u8 {

@@ -236,6 +236,7 @@ fn work(
         script: plan.scenario.faults.is_some().then_some(script.as_path()),
         seed: args.seed,
         queues: queues(&plan.scenario).into(),
+        snapshot_dir: args.snapshot_dir.as_deref(),
     };
     let (disk, socket) = Disk::start(programs, folder, sockets, &config)?;
     initramfs::write(&scratch.initramfs, &programs.guest_init, &plan.kernel).map_err(infrastructure)?;
