@@ -3,7 +3,7 @@
 //! One typed line per event. A record without its trailer was cut short, and nothing may be judged from it.
 
 use crate::differ;
-use fault_injection::{Op, Record};
+use fault_injection::{EventRecord, Op, Record};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use writeback_events::{BlockOp, RequestStatus};
@@ -191,13 +191,15 @@ pub fn for_differ(request: &Request) -> differ::DeviceRequest {
 /// What decisions.jsonl holds.
 #[derive(Clone, Debug, Default)]
 pub struct Decisions {
-    /// Every rule of the script, with how often it fired.
+    /// Every rule of the script, with how often it fired, and every event that happened.
     pub fired: BTreeMap<String, u64>,
     /// Every firing, in order.
     pub records: Vec<Record>,
+    /// What happened to the device as a whole, in order: events of the script, and what was done by hand.
+    pub events: Vec<EventRecord>,
 }
 
-/// Reads decisions.jsonl: a header, then one line per firing.
+/// Reads decisions.jsonl: a header, then one line per firing or event.
 pub fn read_decisions(text: &str) -> Result<Decisions, String> {
     let mut lines = text.lines().enumerate();
     let mut decisions = Decisions::default();
@@ -206,8 +208,15 @@ pub fn read_decisions(text: &str) -> Result<Decisions, String> {
         serde_json::from_str(header).map_err(|error| format!("the header of decisions.jsonl: {error}"))?;
     decisions.fired = header.rules.into_iter().map(|rule| (rule, 0)).collect();
     for (number, line) in lines {
-        let record: Record =
-            serde_json::from_str(line).map_err(|error| format!("line {} of decisions.jsonl: {error}", number + 1))?;
+        let wrong = |error| format!("line {} of decisions.jsonl: {error}", number + 1);
+        let value: serde_json::Value = serde_json::from_str(line).map_err(wrong)?;
+        if value.get("event").is_some() {
+            let event: EventRecord = serde_json::from_value(value).map_err(wrong)?;
+            *decisions.fired.entry(event.rule.clone()).or_default() += 1;
+            decisions.events.push(event);
+            continue;
+        }
+        let record: Record = serde_json::from_value(value).map_err(wrong)?;
         *decisions.fired.entry(record.rule.clone()).or_default() += 1;
         decisions.records.push(record);
     }
@@ -245,6 +254,18 @@ mod tests {
         assert_eq!(read(&format!("{gap}{END}\n")).unwrap().losses(), ["the device's record lost 1 events"]);
         let cut = END.replace("true", "false");
         assert_eq!(read(&format!("{RECORD}{cut}\n")).unwrap().losses().len(), 1);
+    }
+
+    #[test]
+    fn an_event_of_the_script_stands_among_the_firings() {
+        let text = r#"{"decisions":1,"seed":0,"queues":1,"deterministic":true,"why":[],"rules":["r"]}
+{"seq":3,"rule":"r","match":1,"op":"write","sector":8,"sectors":8,"touch":1,"key":"address","outcome":{"lose":{}}}
+{"seq":4,"rule":"ro","event":{"fail_class":"writes"}}
+"#;
+        let decisions = read_decisions(text).unwrap();
+        assert_eq!((decisions.records.len(), decisions.events.len()), (1, 1));
+        assert_eq!(decisions.fired, [("r".to_owned(), 1), ("ro".to_owned(), 1)].into());
+        assert!(read_decisions(&format!("{text}{{}}\n")).unwrap_err().contains("line 4"));
     }
 
     #[test]
