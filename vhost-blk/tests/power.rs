@@ -524,3 +524,19 @@ fn an_event_cuts_the_power_at_its_mark() {
     assert_eq!(ending, Ending::Clean);
     assert_eq!(states(folder.path(), 1, &[4, 8]), set(&["..", "A."]));
 }
+
+/// The fifth example of the language: what a cut leaves of a torn write is the torn write.
+#[test]
+fn a_write_that_is_torn_and_cut_is_on_media_as_it_was_torn() {
+    let script = r#"{"faultscript":1,"rules":[
+        {"id":"tear","match":{"op":"write","sectors":[[8,12]]},"action":{"torn":{"keep":[0,2]}}},
+        {"id":"cut","match":{"op":"write","sectors":[[8,12]]},"action":{"power_cut":{"unflushed":"none","then":"kill_vm"}}}]}"#;
+    let device = Device::start(64, script);
+    let mut guest = Guest::connect(&device.socket, 1);
+    guest.send(0, OUT, 8, &piece(b'T', 8, 4), 0);
+    while device.ask(&Ask::Status)["power"]["on"] == true {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert_eq!(letters(&device.image_bytes(), &[8, 9, 10, 11]), "T.T.");
+    assert_eq!(device.ask(&Ask::Status)["overlay"], json!([]));
+}
