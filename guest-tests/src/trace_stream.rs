@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 /// What became of the stream.
+#[derive(Debug)]
 enum Outcome {
     /// Every page and the END arrived; the trailer is still to come.
     Whole(Writer<BufWriter<File>>),
@@ -31,6 +32,8 @@ pub struct TraceStream {
     header: Option<Sender<Header>>,
     stream: UnixStream,
     thread: Option<JoinHandle<Result<Outcome, Failure>>>,
+    /// What the thread came to, where `check` saw it end before `finish` asked.
+    ended: Option<Outcome>,
     path: PathBuf,
 }
 
@@ -44,7 +47,7 @@ impl TraceStream {
             .name("trace".into())
             .spawn(move || receive(reader, &receiver, &file))
             .at("start the thread for", path)?;
-        Ok(TraceStream { header: Some(header), stream, thread: Some(thread), path: path.to_owned() })
+        Ok(TraceStream { header: Some(header), stream, thread: Some(thread), ended: None, path: path.to_owned() })
     }
 
     /// Hands over what stands before the first page.
@@ -56,11 +59,14 @@ impl TraceStream {
     }
 
     /// Fails if the host could not write the trace; the guest would wait for ever.
+    ///
+    /// A thread that has ended well is no failure: END can arrive long before the guest says on its other port that it is
+    /// done. What the thread came to is then kept for `finish`.
     pub fn check(&mut self) -> Result<(), Failure> {
-        match &self.thread {
-            Some(thread) if thread.is_finished() => self.join().map(|_| ()),
-            _ => Ok(()),
+        if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.join()?;
         }
+        Ok(())
     }
 
     /// Ends the file: with a trailer, if the stream was whole. Says what is missing otherwise.
@@ -70,7 +76,8 @@ impl TraceStream {
             // The guest is gone; the thread must not wait for it.
             let _ = self.stream.shutdown(Shutdown::Both);
         }
-        match (self.join()?, trailer) {
+        self.join()?;
+        match (self.ended.take(), trailer) {
             (Some(Outcome::Whole(writer)), Some(trailer)) => {
                 writer.finish(trailer).map_err(|error| container_failure(&self.path, error))?;
                 Ok(None)
@@ -80,13 +87,17 @@ impl TraceStream {
                 Ok(Some("the guest went away before it said that the trace is complete".into()))
             }
             (Some(Outcome::Cut(error)), _) => Ok(Some(error.to_string())),
-            (Some(Outcome::Nothing) | None, _) => Ok(None),
+            (Some(Outcome::Nothing), _) => Ok(None),
+            // `check` has reported the failure that left nothing behind; the file is not whole all the same.
+            (None, _) => Ok(Some("the trace could not be written".into())),
         }
     }
 
-    fn join(&mut self) -> Result<Option<Outcome>, Failure> {
-        let Some(thread) = self.thread.take() else { return Ok(None) };
-        thread.join().expect("the trace thread does not panic").map(Some)
+    fn join(&mut self) -> Result<(), Failure> {
+        if let Some(thread) = self.thread.take() {
+            self.ended = Some(thread.join().expect("the trace thread does not panic")?);
+        }
+        Ok(())
     }
 }
 
@@ -118,5 +129,56 @@ fn container_failure(path: &Path, error: ContainerError) -> Failure {
     match error {
         ContainerError::Io(error) => Failure::io("write", path, &error),
         other => Failure::infrastructure(other.to_string(), ""),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends there")]
+mod tests {
+    use super::*;
+    use guest_init::frames::{End, write_end, write_page};
+    use kernel_trace::container;
+
+    const RECORDING: &[u8] = include_bytes!("../recordings/partial/guest.raw");
+
+    /// Guards against a run that lost its trailer, and with it its verdict, when more than one look at the stream fell
+    /// between END on this port and "done" on the other.
+    #[test]
+    fn a_stream_that_ended_long_before_it_is_asked_for_is_whole() {
+        let recorded = container::read(RECORDING).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("guest.raw");
+        let (ours, mut guest) = UnixStream::pair().unwrap();
+        let mut stream = TraceStream::start(ours, &path).unwrap();
+        stream.header(recorded.header.clone());
+        for page in &recorded.pages {
+            write_page(&mut guest, page.cpu.into(), &page.bytes).unwrap();
+        }
+        let bytes = recorded.pages.iter().map(|page| page.bytes.len() as u64).sum();
+        write_end(&mut guest, &End { pages: vec![recorded.pages.len() as u64], bytes: vec![bytes] }).unwrap();
+        while stream.ended.is_none() {
+            stream.check().unwrap();
+            std::thread::yield_now();
+        }
+        stream.check().unwrap();
+        assert_eq!(stream.finish(recorded.trailer.as_ref()).unwrap(), None);
+        assert_eq!(container::read(&std::fs::read(&path).unwrap()).unwrap(), recorded);
+    }
+
+    #[test]
+    fn a_stream_that_was_cut_off_says_so_however_late_it_is_asked() {
+        let recorded = container::read(RECORDING).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("guest.raw");
+        let (ours, guest) = UnixStream::pair().unwrap();
+        let mut stream = TraceStream::start(ours, &path).unwrap();
+        stream.header(recorded.header.clone());
+        drop(guest);
+        while stream.ended.is_none() {
+            stream.check().unwrap();
+            std::thread::yield_now();
+        }
+        assert!(stream.finish(recorded.trailer.as_ref()).unwrap().is_some());
+        assert!(!container::read(&std::fs::read(&path).unwrap()).unwrap().ended);
     }
 }
