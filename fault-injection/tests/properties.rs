@@ -155,8 +155,7 @@ fn is_inert(decision: &Decision) -> bool {
 }
 
 fn scope() -> impl Strategy<Value = Value> {
-    let heal =
-        prop_oneof![select(vec![json!("rewrite"), json!("never"), json!("reset")]), points_from(1),];
+    let heal = prop_oneof![select(vec![json!("rewrite"), json!("never"), json!("reset")]), points_from(1),];
     prop_oneof![
         1 => Just(json!("device")),
         4 => (select(vec!["matched", "request"]), heal).prop_map(|(sectors, heal)| json!({"sticky": {"sectors": sectors, "heal": heal}})),

@@ -81,7 +81,7 @@ pub struct Doctor {
 pub struct Run {
     /// The scenario file.
     pub scenario: PathBuf,
-    /// Folder for this run; made if need be, refused if it holds something. Without it: a new folder under `runs/`.
+    /// Folder for this run; made if need be. An earlier run's files are replaced, other files refused. Without it: a new folder under `runs/`.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// The guest's kernel: a series (6.1), a version, a bzImage or vmlinux, or a .deb.

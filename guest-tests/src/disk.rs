@@ -83,6 +83,14 @@ impl Disk {
         }
     }
 
+    /// Fails if it ended because it would not or could not serve: a script or an image it refuses, a host that fails it.
+    pub fn refused(&mut self) -> Result<(), Failure> {
+        match self.child.try_wait().at("ask after", "vhost-blk")? {
+            Some(status) if matches!(status.code(), Some(2 | 4)) => Err(self.ended_early(status)),
+            _ => Ok(()),
+        }
+    }
+
     /// Sets a mark and waits until the device has acknowledged it.
     pub fn mark(&mut self, name: &str, interrupt: &Interrupt) -> Result<(), Failure> {
         let answer = self.ask("mark", serde_json::json!({ "name": name }), interrupt)?;

@@ -115,7 +115,13 @@ impl RunFolder {
     /// The folder of an ended run, to judge it again.
     pub fn open(path: &Path) -> Result<RunFolder, Failure> {
         if !path.join(HOST).is_file() {
-            let text = format!("{} is not the folder of a run (it has no {HOST})", path.display());
+            let text = match path.join(SCENARIO).is_file() {
+                true => format!(
+                    "the run in {} did not come to its end (no {HOST}), so there is nothing to judge",
+                    path.display()
+                ),
+                false => format!("{} is not the folder of a run (it has no {HOST})", path.display()),
+            };
             return Err(Failure::BadInput(text));
         }
         Ok(RunFolder { path: path.to_owned(), _lock: lock(path, FlockArg::LockSharedNonblock)? })

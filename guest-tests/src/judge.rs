@@ -70,7 +70,7 @@ pub fn read(run: &RunFolder) -> Result<Recorded, Failure> {
 
 fn read_trace(run: &RunFolder) -> Result<Decoded, String> {
     if !run.file(folder::GUEST_RAW).exists() {
-        return Err("this guest's kernel could not be traced (guest.log and the run's output say why)".to_owned());
+        return Err("there is no guest.raw: the guest's kernel could not be traced (guest.log and the run's output say why), or the file was removed".to_owned());
     }
     let raw = run.read(folder::GUEST_RAW).map_err(|failure| failure.to_string())?;
     kernel_trace::decode(&raw).map_err(|error| error.to_string())
