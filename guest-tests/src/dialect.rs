@@ -80,7 +80,9 @@ mod tests {
     #[test]
     fn a_listed_kernel_is_exact_a_newer_one_is_not_and_an_older_one_has_none() {
         let of = |release| choose(None, release).map(|chosen| (chosen.dialect.name.to_string(), chosen.exact));
+        assert_eq!(of("5.10.0-32-cloud-amd64"), Ok(("v5_10".into(), true)));
         assert_eq!(of("6.1.0-56-cloud-amd64"), Ok(("v6_1".into(), true)));
+        assert_eq!(of("6.12.107+deb13-cloud-amd64"), Ok(("v6_12".into(), true)));
         assert_eq!(of("7.2.13+deb14-cloud-amd64").map(|(_, exact)| exact), Ok(false));
         assert!(of("5.4.0-1").unwrap_err().contains("--dialect"));
     }

@@ -4,9 +4,10 @@
 //! with it. Numbers are those of docs/replica.md. I9 and I10 (what was converted against what was written) are findings about a
 //! guest, not assertions: kernels break them by design. I7 and I12 to I14 belong to dialects before 2014.
 
+use crate::{Bug, Dialect};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use writeback_events::{BioId, Ino, IoEndId, Response, Stimulus, Subject};
+use writeback_events::{BioId, Errno, Ino, IoEndId, Response, Stimulus, Subject};
 
 /// Which invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,6 +52,8 @@ pub struct Assertions {
     /// The count an event carries was read some way from the atomic operation it tells of, so on several CPUs it is no
     /// witness.
     counts_are_witness: bool,
+    /// The worker releases an io_end of which a bio failed without converting it (e856f93e0fb2).
+    keeps_failed_unwritten: bool,
     violations: Vec<Violation>,
 }
 
@@ -59,6 +62,8 @@ pub struct Assertions {
 struct Life {
     ino: Option<Ino>,
     submitter: bool,
+    /// One of its bios ended with an error.
+    failed: bool,
     bios: BTreeSet<BioId>,
     /// Bios that have ended and not given their reference back.
     to_put: u32,
@@ -89,9 +94,13 @@ struct Line {
 }
 
 impl Assertions {
-    /// For a trace of `cpus` virtual CPUs.
-    pub fn new(cpus: u16) -> Assertions {
-        Assertions { counts_are_witness: cpus <= 1, ..Assertions::default() }
+    /// For a trace of `cpus` virtual CPUs, of a kernel that speaks `dialect`.
+    pub fn new(cpus: u16, dialect: &Dialect) -> Assertions {
+        Assertions {
+            counts_are_witness: cpus <= 1,
+            keeps_failed_unwritten: !dialect.has(Bug::ConvertAfterError),
+            ..Assertions::default()
+        }
     }
 
     /// What was violated so far, in order.
@@ -121,7 +130,7 @@ impl Assertions {
         match *response {
             Response::InitIoEnd { io_end, ino, count, .. } => self.init(io_end, ino, count),
             Response::GetIoEnd { io_end, bio, count, .. } => self.get(io_end, bio, count),
-            Response::EndBio { bio, io_end, .. } => self.end_bio(bio, io_end),
+            Response::EndBio { bio, io_end, error } => self.end_bio(bio, io_end, error),
             Response::PutIoEndDefer { io_end, count, unwritten } => self.put(io_end, count, unwritten, true),
             Response::PutIoEnd { io_end, count, unwritten } => self.put(io_end, count, unwritten, false),
             Response::AddCompleteIo { io_end, queued } => self.add_complete_io(io_end, queued),
@@ -159,8 +168,9 @@ impl Assertions {
         self.check_count(io_end, count);
     }
 
-    fn end_bio(&mut self, bio: BioId, io_end: IoEndId) {
+    fn end_bio(&mut self, bio: BioId, io_end: IoEndId, error: Errno) {
         let life = self.io_ends.entry(io_end).or_default();
+        life.failed |= error != 0;
         let held = life.bios.remove(&bio);
         life.to_put += u32::from(held);
         self.check_io_end(held, Invariant::I1, io_end, || format!("bio {bio} ends without a reference on it"));
@@ -231,7 +241,20 @@ impl Assertions {
         });
     }
 
+    /// The worker takes an io_end to release it as it is; its turn in the list is judged all the same.
+    fn take_unconverted(&mut self, io_end: IoEndId) {
+        let life = self.io_ends.entry(io_end).or_default();
+        life.taken = true;
+        if let Some(ino) = life.ino {
+            self.take_from_list(ino, io_end);
+        }
+    }
+
     fn release(&mut self, io_end: IoEndId, unwritten: bool) {
+        let kept = self.keeps_failed_unwritten && self.io_ends.get(&io_end).is_some_and(Life::is_kept);
+        if kept {
+            self.take_unconverted(io_end);
+        }
         let life = self.io_ends.entry(io_end).or_default();
         let again = std::mem::replace(&mut life.released, true);
         let was_unwritten = life.last_put.is_some_and(|put| put.unwritten);
@@ -244,7 +267,7 @@ impl Assertions {
         self.check_io_end(!again, Invariant::I6, io_end, || "it is released a second time".into());
         self.check_io_end(!unwritten, Invariant::I6, io_end, || "it is released with UNWRITTEN set".into());
         self.check_io_end(!listed || taken, Invariant::I6, io_end, || "it is released while on the list".into());
-        self.check_io_end(converted == was_unwritten, Invariant::I4, io_end, || match converted {
+        self.check_io_end(converted == (was_unwritten && !kept), Invariant::I4, io_end, || match converted {
             true => "it was converted though UNWRITTEN was not set at its last put".into(),
             false => "UNWRITTEN was set at its last put, and it is released without a conversion".into(),
         });
@@ -272,6 +295,11 @@ impl Assertions {
 }
 
 impl Life {
+    /// Queued for the worker after a bio failed, and not converted.
+    fn is_kept(&self) -> bool {
+        self.failed && self.listed && !self.taken && self.converted.is_empty()
+    }
+
     fn references(&self) -> u32 {
         u32::from(self.submitter) + self.to_put + self.bios.len() as u32
     }

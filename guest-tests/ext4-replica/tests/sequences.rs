@@ -33,7 +33,7 @@ fn play(text: &str) -> String {
         .collect();
     let setup = Setup { block_bytes, ..Setup::new(Dialect::V6_1) };
     let mut lockstep = Replica::lockstep(setup, &stimuli);
-    let mut assertions = Assertions::new(1);
+    let mut assertions = Assertions::new(1, &Dialect::V6_1);
     let mut answer = String::new();
     for (number, stimulus) in stimuli.iter().enumerate() {
         assertions.stimulus(stimulus);

@@ -48,9 +48,13 @@ fn worker() -> Stimulus {
     Stimulus::WorkerStarts { task: TaskId(9), ino: INO }
 }
 
-/// What is violated; `None` stands for the start of a worker.
+/// What is violated on 6.1; `None` stands for the start of a worker.
 fn broken(account: impl IntoIterator<Item = Option<Response>>) -> Vec<Invariant> {
-    let mut assertions = Assertions::new(1);
+    broken_in("v6_1", account)
+}
+
+fn broken_in(dialect: &str, account: impl IntoIterator<Item = Option<Response>>) -> Vec<Invariant> {
+    let mut assertions = Assertions::new(1, &Dialect::by_name(dialect).expect("there is one"));
     for event in account {
         match event {
             Some(response) => assertions.response(&response),
@@ -86,7 +90,7 @@ fn i1_counts_what_is_held() {
 
 #[test]
 fn i1_is_no_witness_on_several_cpus() {
-    let mut assertions = Assertions::new(2);
+    let mut assertions = Assertions::new(2, &Dialect::V6_1);
     [init(A), get(A, 1, 3)].iter().for_each(|response| assertions.response(response));
     assert_eq!(assertions.violations(), []);
 }
@@ -152,7 +156,7 @@ fn i8_does_not_guess_while_a_worker_takes_the_list() {
 fn i11_ends_writeback_as_often_as_it_began() {
     let ended = Response::EndPageWriteback { ino: INO, page: 3 };
     let handed = Stimulus::FolioSubmitted { task: TaskId(1), ino: INO, index: 3, order: 0 };
-    let mut assertions = Assertions::new(1);
+    let mut assertions = Assertions::new(1, &Dialect::V6_1);
     assertions.stimulus(&handed);
     assertions.response(&ended);
     assert_eq!(assertions.violations(), []);
@@ -170,4 +174,34 @@ fn i15_takes_first_in_first_out() {
     account.push(None);
     account.extend(with(vec![convert(B, 0), release(B)], vec![convert(A, 0), release(A)]));
     assert_eq!(broken(account), [Invariant::I15]);
+}
+
+/// `life`, but its bio fails.
+fn failed_life(io_end: IoEndId, bio: u32) -> Vec<Response> {
+    let mut life = life(io_end, bio);
+    life[3] = Response::EndBio { bio: BioId(bio), io_end, error: -5 };
+    life
+}
+
+#[test]
+fn a_failed_io_end_may_go_unconverted_where_the_kernel_keeps_it_unwritten() {
+    let mut account = with(failed_life(A, 1), vec![queue(A, true)]);
+    account.extend([None, Some(release(A))]);
+    assert_eq!(broken_in("v6_12", account.clone()), []);
+    assert_eq!(broken_in("v6_1", account), [Invariant::I6, Invariant::I4]);
+}
+
+#[test]
+fn a_sound_io_end_may_not_go_unconverted_anywhere() {
+    let mut account = with(life(A, 1), vec![queue(A, true)]);
+    account.extend([None, Some(release(A))]);
+    assert_eq!(broken_in("v6_12", account), [Invariant::I6, Invariant::I4]);
+}
+
+#[test]
+fn a_failed_io_end_keeps_its_turn_in_the_list() {
+    let mut account = with(life(A, 1), vec![queue(A, true)]);
+    account.extend(with(failed_life(B, 2), vec![queue(B, false)]));
+    account.extend([None, Some(release(B)), Some(convert(A, 0)), Some(release(A))]);
+    assert_eq!(broken_in("v6_12", account), [Invariant::I15]);
 }
