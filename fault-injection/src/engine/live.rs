@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Engine, RuleState};
+use super::Engine;
+use super::state::RuleState;
 use crate::decision::{DeviceAction, Reached, RuleIndex};
 use crate::event::{EventRecord, FailClass, Happened, RuleChange};
 use crate::power_cut::PowerCut;
