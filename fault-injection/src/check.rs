@@ -41,6 +41,7 @@ pub fn merge(drafts: Vec<Draft>, found: &mut Found) -> Script {
         merge_device(&mut script, &draft.device, draft.device_places, found);
         script.rules.extend(draft.rules);
         script.events.extend(draft.events);
+        script.capacities.extend(draft.capacities);
         for (name, values, _) in draft.states {
             if script.states.iter().all(|(known, _)| *known != name) {
                 script.states.push((name, values));
@@ -249,7 +250,10 @@ fn number(point: &Point) -> u64 {
 pub fn against_device(script: &Script, facts: &DeviceFacts) -> Vec<Problem> {
     let mut found = Vec::new();
     check_limits(script, facts, &mut found);
-    let capacity = script.device.capacity_sectors.unwrap_or(u64::MAX).min(facts.capacity_sectors);
+    check_capacities(script, facts, &mut found);
+    // What an event makes room for may be spoken of.
+    let at_start = script.device.capacity_sectors.unwrap_or(u64::MAX).min(facts.capacity_sectors);
+    let capacity = script.largest_capacity().unwrap_or(0).max(at_start);
     for rule in &script.rules {
         for (range, place) in rule.matches.sectors.iter().zip(&rule.places.sectors) {
             if range.1 > capacity {
@@ -290,6 +294,17 @@ fn check_limits(script: &Script, facts: &DeviceFacts, found: &mut Found) {
             }
             "logical_block_bytes" | "capacity_sectors" => check_whole_blocks(script, facts, key, place, found),
             _ => {}
+        }
+    }
+}
+
+/// Where events lead to.
+fn check_capacities(script: &Script, facts: &DeviceFacts, found: &mut Found) {
+    let block = script.device.logical_block_bytes.unwrap_or(facts.logical_block_bytes);
+    for (sectors, place) in &script.capacities {
+        if !sectors.is_multiple_of(u64::from(block) / SECTOR_BYTES) {
+            let text = format!("{sectors} sectors are not a whole number of blocks of {block} bytes");
+            report(found, "E207", place, text, None);
         }
     }
 }

@@ -65,6 +65,11 @@ pub enum DeviceAction {
         /// Milliseconds during which nobody is let in.
         reconnect_ms: u64,
     },
+    /// The disk has this many sectors from now on, and the guest is told.
+    Resize {
+        /// Its new size.
+        capacity_sectors: u64,
+    },
     /// The write cache is switched: `true` is writeback.
     WriteCache(bool),
 }

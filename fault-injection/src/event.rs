@@ -84,6 +84,8 @@ pub enum Happened {
         /// Nobody is let in for so long.
         reconnect_ms: u64,
     },
+    /// The disk is larger or smaller.
+    CapacitySectors(u64),
     /// The write cache is switched on (`writeback`) or off (`writethrough`).
     WriteCache(crate::script::WriteCache),
     /// The power went.

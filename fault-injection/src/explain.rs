@@ -84,6 +84,9 @@ fn explain_events(out: &mut String, script: &Script) {
     line(out, "Events, each once, after the request that reaches its point:");
     for event in &script.events {
         let what = match &event.happens {
+            Happens::CapacitySectors(sectors) => {
+                format!("the disk has {sectors} sectors, and the guest is told; beyond its end every request fails")
+            }
             Happens::FailClass(class) => format!("{} fail from then on", failing(*class)),
             Happens::Heal { rule: None } => "what stuck is healed, and nothing fails as a class any more".to_string(),
             Happens::Heal { rule: Some(id) } => format!("what stuck by rule {id:?} is healed"),

@@ -39,6 +39,8 @@ pub struct Draft {
     pub state_uses: Vec<StateUse>,
     pub rules: Vec<Rule>,
     pub events: Vec<Event>,
+    /// Capacities that events ask for.
+    pub capacities: Vec<(u64, Place)>,
     /// Rules named by events.
     pub rule_uses: Vec<(String, Place)>,
     /// Ids of all rules and events, also of those that could not be understood.

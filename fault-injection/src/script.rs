@@ -39,6 +39,8 @@ pub struct Script {
     pub(crate) seed: Option<u64>,
     pub(crate) device: DeviceLimits,
     pub(crate) device_places: Vec<(&'static str, Place)>,
+    /// Capacities that events ask for.
+    pub(crate) capacities: Vec<(u64, Place)>,
     /// Values of each state; the first is the one it begins with.
     pub(crate) states: Vec<(String, Vec<String>)>,
     pub(crate) rules: Vec<Rule>,
@@ -59,6 +61,7 @@ pub(crate) struct Event {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Happens {
+    CapacitySectors(u64),
     FailClass(FailClass),
     Heal {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,6 +82,7 @@ impl Happens {
     /// In the script's word.
     fn name(&self) -> &'static str {
         match self {
+            Happens::CapacitySectors(_) => "capacity_sectors",
             Happens::FailClass(_) => "fail_class",
             Happens::Heal { .. } => "heal",
             Happens::Disconnect { .. } => "disconnect",
@@ -219,6 +223,11 @@ impl Script {
             }
         }
         ways
+    }
+
+    /// The largest capacity that an event asks for.
+    pub fn largest_capacity(&self) -> Option<u64> {
+        self.capacities.iter().map(|(sectors, _)| *sectors).max()
     }
 
     /// Every action of a rule, and every thing an event does, by its word.

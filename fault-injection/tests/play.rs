@@ -2,7 +2,7 @@
 //!
 //! A file holds a script, `====`, one command per line, `----`, and what came of it. Commands: `OP [SECTOR+SECTORS]
 //! [qQUEUE] [inflight=N] [xTIMES]`, `mark NAME`, `close RULE WINDOW`, `release RULE`, `ms N` (the clock jumps), `tick`, `reset`, `heal [RULE]`,
-//! `fail_class CLASS`, `enable RULE`, `disable RULE`, `remove RULE`, `add JSON`.
+//! `fail_class CLASS`, `resize SECTORS`, `enable RULE`, `disable RULE`, `remove RULE`, `add JSON`.
 //! To rewrite the outcome after a change on purpose: `REWRITE=1 cargo test -p fault-injection --test play`, and read
 //! the difference.
 
@@ -42,6 +42,10 @@ impl Play {
             ["reset"] => self.engine.reset(),
             ["heal"] => self.by_hand(|engine, seq| engine.heal(None, seq)),
             ["heal", id] => self.by_hand(|engine, seq| engine.heal(Some(id), seq)),
+            ["resize", sectors] => {
+                let sectors = sectors.parse().expect("a number");
+                self.by_hand(|engine, seq| Ok(engine.resize(sectors, seq)));
+            }
             ["fail_class", class] => {
                 let class: FailClass = serde_json::from_value(class.into()).expect("a class");
                 self.by_hand(|engine, seq| Ok(engine.fail_class(class, seq)));
@@ -132,6 +136,7 @@ impl Play {
                     )
                 }
                 DeviceAction::Disconnect { reconnect_ms } => format!("disconnect, back after {reconnect_ms} ms"),
+                DeviceAction::Resize { capacity_sectors } => format!("{capacity_sectors} sectors"),
                 DeviceAction::WriteCache(on) => format!("write cache {}", if *on { "on" } else { "off" }),
             };
             writeln!(self.out, "    device: {text}").expect("a string");

@@ -167,6 +167,7 @@ fn event() -> impl Strategy<Value = Value> {
     let happens = prop_oneof![
         select(vec!["writes", "reads", "all", "none"]).prop_map(|class| json!({"fail_class": class})),
         Just(json!({"heal": {}})),
+        (1u64..4096).prop_map(|sectors| json!({"capacity_sectors": sectors})),
         Just(json!({"disconnect": {"reconnect_ms": 5}})),
         select(vec!["writeback", "writethrough"]).prop_map(|cache| json!({"write_cache": cache})),
         select(vec!["a", "b"]).prop_map(|value| json!({"set": {"s": value}})),

@@ -38,7 +38,7 @@ fn every_bad_script_is_refused_with_all_its_problems() {
     }
 }
 
-/// Of the examples of the language, those that need no file-system knowledge and no change of capacity load today.
+/// Of the examples of the language, those that need no file-system knowledge load today.
 #[test]
 fn examples_load_or_are_refused_only_for_what_is_not_carried_out_yet() {
     let mut loaded = Vec::new();
@@ -52,7 +52,7 @@ fn examples_load_or_are_refused_only_for_what_is_not_carried_out_yet() {
             Err(problems) => assert!(problems.0.iter().all(|problem| problem.code == "E401"), "{problems}"),
         }
     }
-    assert_eq!(loaded, ["01", "02", "03", "04", "08", "12"]);
+    assert_eq!(loaded, ["01", "02", "03", "04", "08", "11", "12"]);
 }
 
 fn shown(sources: &[(&str, &str)]) -> String {
@@ -188,6 +188,23 @@ s.json:3:77: E206 /rules/0/match/queue: queue 2 does not exist: the device has 2
         script.check_device(&facts)[0].to_string(),
         "odd.json:1:54: E207 /device/logical_block_bytes: 1001 sectors are not a whole number of blocks of 4096 bytes"
     );
+}
+
+#[test]
+fn sectors_that_an_event_makes_room_for_may_be_spoken_of_and_a_capacity_is_whole_blocks() {
+    let script = r#"{"faultscript": 1, "device": {"logical_block_bytes": 4096},
+ "rules": [{"id": "a", "match": {"sectors": [[800, 1600], [1600, 1601]]}, "action": {"lose": {}}}],
+ "events": [{"id": "grow", "at": {"mark": "M"}, "do": {"capacity_sectors": 1600}},
+            {"id": "odd", "at": {"mark": "N"}, "do": {"capacity_sectors": 100}}]}"#;
+    let script = load(&[Source { name: "s.json", text: script }]).expect("nothing wrong without a device").script;
+    assert_eq!(script.largest_capacity(), Some(1600));
+    let facts = DeviceFacts { capacity_sectors: 800, queues: 2, logical_block_bytes: 4096 };
+    let problems: String = script.check_device(&facts).iter().map(|problem| format!("{problem}\n")).collect();
+    let expected = "\
+s.json:2:59: E201 /rules/0/match/sectors/1: [1600,1601) lies beyond the device (1600 sectors)
+s.json:4:75: E207 /events/1/do/capacity_sectors: 100 sectors are not a whole number of blocks of 4096 bytes
+";
+    assert_eq!(problems, expected);
 }
 
 #[test]

@@ -210,7 +210,12 @@ pub enum Verb {
         #[arg(value_parser = fail_class)]
         class: FailClass,
     },
-    /// Print what happens (decisions, power cuts, snapshots, a full write cache) as it happens, one JSON object per line.
+    /// Give the disk another size, and tell the guest. The image is made larger if need be, and never smaller.
+    Resize {
+        /// Its new size, in sectors of 512 bytes.
+        capacity_sectors: u64,
+    },
+    /// Print what happens (decisions, power cuts, snapshots, resizes, a full write cache) as it happens, one JSON object per line.
     Subscribe,
 }
 

@@ -34,7 +34,7 @@ const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// Earlier requests are waited for no longer than this: one may be held for ever.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 const VERBS: &str = "status, mark, release, counters, rules.list, rules.enable, rules.disable, rules.add, rules.remove, \
-                     heal, fail_class, power_cut, snapshot, subscribe";
+                     heal, fail_class, power_cut, snapshot, resize, subscribe";
 /// How soon it is seen that a listener has left while nothing happens.
 const LOOK_AT_CLIENT: Duration = Duration::from_secs(1);
 
@@ -116,6 +116,11 @@ pub enum Ask {
         /// Which.
         class: FailClass,
     },
+    /// Gives the disk another size, and tells the guest.
+    Resize {
+        /// Its new size.
+        capacity_sectors: u64,
+    },
     /// After its answer, what happens comes as it happens, one object per line; nothing more can be asked.
     Subscribe,
 }
@@ -185,6 +190,7 @@ impl From<&Verb> for Ask {
             Verb::Snapshot { unflushed, max_states } => {
                 Ask::Snapshot { unflushed: *unflushed, max_states: *max_states }
             }
+            Verb::Resize { capacity_sectors } => Ask::Resize { capacity_sectors: *capacity_sectors },
             Verb::Subscribe => Ask::Subscribe,
             Verb::Rules(rules) => Ask::from(rules),
             Verb::Heal { rule } => Ask::Heal { rule: rule.clone() },
@@ -341,6 +347,13 @@ fn carry_out(ask: &Ask, device: &Device) -> Result<Value, String> {
         Ask::FailClass { class } => {
             let done = change(device, |engine, seq| Ok(engine.fail_class(*class, seq)))?;
             device.settle_earlier(SETTLE_LIMIT).map(|()| done)
+        }
+        Ask::Resize { capacity_sectors } => {
+            let mut gates = device.gates();
+            let done = device.resize(*capacity_sectors)?;
+            let event = gates.engine.resize(*capacity_sectors, done["seq"].as_u64().unwrap_or_default());
+            device.log(&[event]);
+            Ok(done)
         }
         Ask::Release { rule } => {
             let mut gates = device.gates();

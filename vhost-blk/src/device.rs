@@ -25,6 +25,7 @@ use crate::overlay::Overlay;
 use crate::power::Power;
 use crate::record::{Kind, Session};
 use crate::recorder::{Recorder, Replayed, Totals};
+use crate::resize::Size;
 use crate::transfer::ID_BYTES;
 
 /// One line of the log per this time for each kind of complaint; a hostile guest fills no disk.
@@ -118,6 +119,8 @@ pub struct Device {
     pub power: Option<Power>,
     /// Who hears of what happens.
     pub listeners: Listeners,
+    /// Its size now, and who is to hear of another one.
+    pub size: Size,
     /// Readable when the thread that waits for the front-end has something else to do.
     pub call: EventFd,
     /// The run is ending: nothing more is taken from the rings.
@@ -145,6 +148,7 @@ impl Device {
         let length = parts.serial.len().min(ID_BYTES);
         serial[..length].copy_from_slice(&parts.serial.as_bytes()[..length]);
         Ok(Device {
+            size: Size::new(parts.offer.capacity_sectors),
             disk: parts.disk,
             overlay: parts.overlay,
             offer: parts.offer,
@@ -268,6 +272,7 @@ impl Device {
                     *self.leave.lock().unwrap_or_else(PoisonError::into_inner) = Some(*reconnect_ms);
                     self.call_frontend_thread();
                 }
+                DeviceAction::Resize { capacity_sectors } => self.resize_by_event(*capacity_sectors),
                 DeviceAction::WriteCache(on) => self.switch_write_cache(*on),
             }
         }
@@ -328,7 +333,7 @@ impl Device {
     /// What a rule that is added must fit.
     pub fn facts(&self) -> DeviceFacts {
         DeviceFacts {
-            capacity_sectors: self.offer.capacity_sectors,
+            capacity_sectors: self.size.capacity_sectors(),
             queues: self.offer.queues,
             logical_block_bytes: self.offer.block_bytes,
         }
@@ -426,7 +431,7 @@ impl Device {
             "connected": self.connected.load(Ordering::SeqCst),
             "session": self.session(),
             "image": self.disk.path(),
-            "capacity_sectors": self.offer.capacity_sectors,
+            "capacity_sectors": self.size.capacity_sectors(),
             "next_seq": self.next_seq.load(Ordering::SeqCst),
             "inflight": self.inflight(),
             "power": self.power_json(),

@@ -64,9 +64,10 @@ pub struct Disk {
     /// The same file through O_DIRECT; takes what is aligned.
     direct: Option<File>,
     path: PathBuf,
-    bytes: u64,
+    bytes: AtomicU64,
     direct_bytes: u64,
     regular: bool,
+    read_only: bool,
     flushes: AtomicU64,
     first_error: OnceLock<HostError>,
 }
@@ -100,12 +101,38 @@ impl Disk {
         let direct_bytes = direct.as_ref().map_or(SECTOR_BYTES, direct_unit);
         let path = path.to_path_buf();
         let (regular, flushes, first_error) = (kind.is_file(), AtomicU64::new(0), OnceLock::new());
-        Ok(Disk { file, direct, path, bytes, direct_bytes, regular, flushes, first_error })
+        let (bytes, read_only) = (AtomicU64::new(bytes), options.read_only);
+        Ok(Disk { read_only, file, direct, path, bytes, direct_bytes, regular, flushes, first_error })
     }
 
     /// Whole sectors in the image.
     pub fn capacity_sectors(&self) -> u64 {
-        self.bytes / SECTOR_BYTES
+        self.bytes() / SECTOR_BYTES
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::SeqCst)
+    }
+
+    /// Whether the image may be made larger: it is a file, and ours to write.
+    pub fn can_grow(&self) -> bool {
+        self.regular && !self.read_only
+    }
+
+    /// Makes the image at least so large, by a hole. It is never made smaller.
+    pub fn grow(&self, sectors: u64) -> io::Result<()> {
+        let bytes = sectors * SECTOR_BYTES;
+        if bytes <= self.bytes() {
+            return Ok(());
+        }
+        if !self.can_grow() {
+            let why = "only an image that is a file and may be written can be made larger";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
+        self.still_whole()?;
+        self.file.set_len(bytes)?;
+        self.bytes.store(bytes, Ordering::SeqCst);
+        Ok(())
     }
 
     /// The image.
@@ -137,7 +164,7 @@ impl Disk {
     pub fn warn_if_space_is_short(&self) {
         use std::os::unix::fs::MetadataExt;
         let (Ok(about), Ok(host)) = (self.file.metadata(), nix::sys::statvfs::fstatvfs(&self.file)) else { return };
-        let missing = self.bytes.saturating_sub(about.blocks() * SECTOR_BYTES);
+        let missing = self.bytes().saturating_sub(about.blocks() * SECTOR_BYTES);
         let free = host.blocks_available() * host.fragment_size();
         if self.regular && missing > free {
             let (path, missing, free) = (self.path.display(), missing >> 20, free >> 20);
@@ -214,7 +241,7 @@ impl Disk {
     }
 
     fn still_whole(&self) -> io::Result<()> {
-        if !self.regular || self.file.metadata()?.len() >= self.bytes {
+        if !self.regular || self.file.metadata()?.len() >= self.bytes() {
             return Ok(());
         }
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the image was truncated while it was served"))

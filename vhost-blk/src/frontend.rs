@@ -1,13 +1,11 @@
 //! The front-end's socket: who may connect, one connection at a time, and its end.
 //!
-//! Nothing else knows how a front-end is reached. `VhostUserDaemon` of the `vhost-user-backend` crate does the talking;
-//! it can only accept connections by itself, so a descriptor that is connected already is joined to one of those.
+//! Nothing else knows how a front-end is reached. `VhostUserDaemon` of the `vhost-user-backend` crate does the talking,
+//! over a connection of its own that is joined to the front-end's (`relay.rs`).
 
-use std::fs::DirBuilder;
-use std::io::{self, IoSliceMut};
-use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,39 +13,36 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sendmsg, sockopt};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt};
 use vhost::vhost_user::{Error as VhostError, Listener};
 use vhost_user_backend::{Error as DaemonError, ShutdownHandle, VhostUserDaemon};
 
+use crate::backend_channel::BackendChannel;
 use crate::device::Device;
 use crate::error::{SocketError, StartError};
 use crate::power::{Errand, Power};
 use crate::record::Session as SessionEvent;
+use crate::relay::{join, take_fd};
 use crate::session::Session;
-
-/// A vhost-user message: request, flags, length of what follows.
-const MESSAGE_HEADER_BYTES: usize = 12;
-/// Longer messages do not exist (the crate's own limit).
-const MESSAGE_BYTES: usize = 0x1000;
-/// Most descriptors of one message.
-const MESSAGE_FDS: usize = 32;
 
 /// Where front-ends come from.
 pub struct Frontend {
-    listener: Listener,
-    poll: UnixListener,
+    source: Source,
     /// Our own socket file, removed at the end.
     path: Option<PathBuf>,
-    /// The one connection of `--fd`, waiting in the listener.
-    only: bool,
+}
+
+enum Source {
+    /// They come one after the other.
+    Listener(UnixListener),
+    /// The one connection of `--fd`, until it is served.
+    Only(Option<UnixStream>),
 }
 
 impl Frontend {
     /// Listens on a path. A socket file that nobody listens on any more is a dead process's, and is taken over.
     pub fn listen(path: &Path) -> Result<Frontend, SocketError> {
-        let listener = listen(path)?;
-        Frontend::from_listener(listener, Some(path.to_path_buf()), false)
-            .map_err(|source| SocketError::Bind { path: path.to_path_buf(), source })
+        Ok(Frontend { source: Source::Listener(listen(path)?), path: Some(path.to_path_buf()) })
     }
 
     /// Serves an inherited descriptor, connected or listening.
@@ -55,38 +50,26 @@ impl Frontend {
         let error = |source| SocketError::Descriptor { fd, source };
         let owned = take_fd(fd).map_err(error)?;
         if getsockopt(&owned, sockopt::AcceptConn).map_err(|errno| error(errno.into()))? {
-            return Frontend::from_listener(UnixListener::from(owned), None, false).map_err(error);
+            return Ok(Frontend { source: Source::Listener(UnixListener::from(owned)), path: None });
         }
         UnixStream::from(owned.try_clone().map_err(error)?).peer_addr().map_err(error)?;
-        let listener = join(UnixStream::from(owned)).map_err(error)?;
-        Frontend::from_listener(listener, None, true).map_err(error)
-    }
-
-    /// Serves an end of a socket pair, for tests in this process.
-    pub fn connected(stream: UnixStream) -> io::Result<Frontend> {
-        Frontend::from_listener(join(stream)?, None, true)
-    }
-
-    fn from_listener(listener: UnixListener, path: Option<PathBuf>, only: bool) -> io::Result<Frontend> {
-        let poll = listener.try_clone()?;
-        Ok(Frontend { listener: Listener::from(listener), poll, path, only })
+        Ok(Frontend { source: Source::Only(Some(UnixStream::from(owned))), path: None })
     }
 
     /// Whether no second front-end can come.
     pub fn is_single(&self) -> bool {
-        self.only
+        matches!(self.source, Source::Only(_))
     }
 
-    /// Waits for a front-end. `None`: the run is to end first.
+    /// Waits for a front-end. `None`: the run is to end first, or nobody can come any more.
     pub fn accept(&mut self, device: &Arc<Device>, stop: &impl AsFd) -> Result<Option<Connection>, StartError> {
         let host = |what| move |source| StartError::Host { what, source };
-        if wait_for(self.poll.as_fd(), stop.as_fd(), None, device).map_err(host("wait for a front-end"))? == Woken::Stop
-        {
-            return Ok(None);
-        }
+        let Some(outside) = self.next(device, stop).map_err(host("wait for a front-end"))? else { return Ok(None) };
         // A script that left while nobody was there has nobody to leave.
         let _ = device.take_leave();
-        let session = Arc::new(Session::new(device.clone()).map_err(host("set up the queues"))?);
+        let channel = Arc::new(BackendChannel::default());
+        let session = Session::new(device.clone(), channel.clone()).map_err(host("set up the queues"))?;
+        let session = Arc::new(session);
         let daemon_error = |error: DaemonError| StartError::Host {
             what: "start the vhost-user session",
             source: io::Error::other(error.to_string()),
@@ -97,8 +80,30 @@ impl Frontend {
         // Calls that were for the front-end before.
         let _ = device.call.read();
         device.begin_session(SessionEvent::Connect);
-        daemon.start(&mut self.listener).map_err(daemon_error)?;
+        device.size.tell(Some(channel.clone()));
+        let inside = join(outside, channel).map_err(host("carry the front-end's messages"))?;
+        daemon.start(&mut Listener::from(inside)).map_err(daemon_error)?;
         Connection::new(daemon, session).map(Some).map_err(host("watch the connection"))
+    }
+
+    /// The next connection on which somebody speaks: a mere look at the socket is no front-end.
+    fn next(&mut self, device: &Device, stop: &impl AsFd) -> io::Result<Option<UnixStream>> {
+        loop {
+            let stream = match &mut self.source {
+                Source::Only(stream) => stream.take(),
+                Source::Listener(listener) => match wait_for(listener.as_fd(), stop.as_fd(), None, device)? {
+                    Woken::Stop => None,
+                    _ => Some(listener.accept()?.0),
+                },
+            };
+            let Some(stream) = stream else { return Ok(None) };
+            if wait_for(stream.as_fd(), stop.as_fd(), None, device)? == Woken::Stop {
+                return Ok(None);
+            }
+            if recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK).is_ok_and(|bytes| bytes > 0) {
+                return Ok(Some(stream));
+            }
+        }
     }
 }
 
@@ -193,6 +198,7 @@ impl Connection {
         self.session.forget_wakes();
         // Ends the queue threads and waits for them. A panic in the session's thread has ended the process already.
         drop(self.waiter.join());
+        device.size.tell(None);
         device.begin_session(SessionEvent::Disconnect);
         let asked = device.take_leave();
         drained.map(|()| match (woken, asked) {
@@ -308,99 +314,4 @@ pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
     }
     let taken_over = std::fs::remove_file(path).and_then(|()| UnixListener::bind(path));
     taken_over.map_err(|source| SocketError::Bind { path: here(), source })
-}
-
-/// A listener in which one connection waits, whose other end is joined to `outside`.
-fn join(outside: UnixStream) -> io::Result<UnixListener> {
-    let folder = private_folder()?;
-    let path = folder.join("s");
-    let made = UnixListener::bind(&path).and_then(|listener| Ok((listener, UnixStream::connect(&path)?)));
-    let _ = std::fs::remove_file(&path);
-    std::fs::remove_dir(&folder)?;
-    let (listener, inside) = made?;
-    relay("relay-in", outside.try_clone()?, inside.try_clone()?)?;
-    relay("relay-out", inside, outside)?;
-    Ok(listener)
-}
-
-/// A folder that only we can enter. A name that a dead process left behind is not used again.
-fn private_folder() -> io::Result<PathBuf> {
-    for attempt in 0..1000 {
-        let folder = std::env::temp_dir().join(format!("vhost-blk-{}-{attempt}", std::process::id()));
-        match DirBuilder::new().mode(0o700).create(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-            other => return other.map(|()| folder),
-        }
-    }
-    Err(io::Error::other("the folder for temporary files is full of our leftovers (vhost-blk-*)"))
-}
-
-/// Carries messages, with their descriptors, one way until either end closes.
-fn relay(name: &str, from: UnixStream, to: UnixStream) -> io::Result<()> {
-    let run = move || {
-        while let Ok(true) = relay_message(&from, &to) {}
-        let _ = from.shutdown(Shutdown::Both);
-        let _ = to.shutdown(Shutdown::Both);
-    };
-    std::thread::Builder::new().name(name.into()).spawn(run).map(drop)
-}
-
-/// One message whole, since descriptors belong to the message they came with. False: the sender has closed.
-fn relay_message(from: &UnixStream, to: &UnixStream) -> io::Result<bool> {
-    let mut message = vec![0; MESSAGE_HEADER_BYTES + MESSAGE_BYTES];
-    let mut fds = Vec::new();
-    if !fill(from, &mut message[..MESSAGE_HEADER_BYTES], &mut fds)? {
-        return Ok(false);
-    }
-    let length = u32::from_le_bytes(*message[8..].first_chunk().expect("a header has 12 bytes")) as usize;
-    let end = MESSAGE_HEADER_BYTES + length.min(MESSAGE_BYTES);
-    if !fill(from, &mut message[MESSAGE_HEADER_BYTES..end], &mut fds)? {
-        return Ok(false);
-    }
-    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&raw)];
-    let rights = if raw.is_empty() { &rights[..0] } else { &rights[..] };
-    let sent =
-        sendmsg::<()>(to.as_raw_fd(), &[io::IoSlice::new(&message[..end])], rights, MsgFlags::MSG_NOSIGNAL, None)?;
-    io::Write::write_all(&mut &*to, &message[sent..end])?;
-    Ok(true)
-}
-
-fn fill(from: &UnixStream, mut buf: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<bool> {
-    while !buf.is_empty() {
-        let mut space = nix::cmsg_space!([RawFd; MESSAGE_FDS]);
-        let mut into = [IoSliceMut::new(buf)];
-        let got = match recvmsg::<()>(from.as_raw_fd(), &mut into, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
-            Err(nix::errno::Errno::EINTR) => continue,
-            other => other?,
-        };
-        for message in got.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(rights) = message {
-                for fd in rights {
-                    fds.push(take_fd(fd)?);
-                }
-            }
-        }
-        let bytes = got.bytes;
-        if bytes == 0 {
-            return Ok(false);
-        }
-        buf = &mut buf[bytes..];
-    }
-    Ok(true)
-}
-
-/// The owner of a descriptor that nobody else owns.
-fn take_fd(fd: RawFd) -> io::Result<OwnedFd> {
-    if fd < 3 || std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_err() {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
-    }
-    Ok(own(fd))
-}
-
-#[allow(unsafe_code, reason = "descriptors come as numbers: from the command line and with messages")]
-fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: `take_fd` saw that the descriptor is open and none of the standard ones. Those that came with a message
-    // are new and only ours; the one of --fd was given to this process to own, and is taken once.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }

@@ -31,13 +31,15 @@ pub struct InFlight {
     pub session: u32,
     /// Whether a rule fired on it.
     pub fired: bool,
+    /// Whether it lies past the end of the disk.
+    pub past_end: bool,
     left: bool,
 }
 
 impl InFlight {
     /// A request that has just been taken from its ring.
     pub fn new(request: GuestRequest, seq: u64, queue: u16, session: u32) -> InFlight {
-        InFlight { request, seq, queue, session, fired: false, left: false }
+        InFlight { request, seq, queue, session, fired: false, past_end: false, left: false }
     }
 
     /// Answers it: status byte, used ring, record. The signal is the ring's affair, once per batch.

@@ -5,6 +5,7 @@
 //! make it wait) → `transfer` (moves bytes between guest, `disk` and `overlay`) → `inflight` (answers it) → `recorder`.
 
 pub mod args;
+pub mod backend_channel;
 pub mod cache;
 pub mod config;
 pub mod control;
@@ -23,7 +24,9 @@ pub mod qmp;
 pub mod queue;
 pub mod record;
 pub mod recorder;
+pub mod relay;
 pub mod request;
+pub mod resize;
 pub mod serve;
 pub mod session;
 pub mod snapshot;

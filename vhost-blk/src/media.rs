@@ -187,6 +187,13 @@ impl Media {
         self.disk.capacity_sectors()
     }
 
+    /// Makes the image at least so large.
+    pub fn grow(&self, sectors: u64) -> std::io::Result<()> {
+        self.disk.grow(sectors)?;
+        self.disk.warn_if_space_is_short();
+        Ok(())
+    }
+
     /// How often the host was asked to make the image durable.
     pub fn flushes(&self) -> u64 {
         self.disk.flushes()

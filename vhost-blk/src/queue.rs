@@ -203,9 +203,19 @@ impl QueueWorker {
         self.generation = generation;
     }
 
+    /// A request beyond the end of the disk. No rule is asked about it.
+    fn refuse_past_end(&self, device: &Device, ring: &mut Ring<'_>, mut token: InFlight) {
+        token.past_end = true;
+        let outcome = Outcome { used_len: 1, ..Outcome::NOTHING };
+        self.complete(device, ring, token, &outcome);
+    }
+
     /// A request that no rule can touch: no lock, unless an earlier one waits that it must not overtake.
     fn pass(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest, mut alone: Option<Alone<'_>>) {
         let token = self.issue(device, request);
+        if device.is_past_end(&token.request.what) {
+            return self.refuse_past_end(device, ring, token);
+        }
         if let Some(gates) = &mut alone {
             self.settle(device, ring, gates, (&token, &[]));
         } else if device.gating.load(Ordering::SeqCst) > 0 {
@@ -221,6 +231,10 @@ impl QueueWorker {
         let mut gates = alone.unwrap_or_else(|| device.gates());
         device.gating.fetch_add(1, Ordering::SeqCst);
         let mut token = self.issue(device, request);
+        if device.is_past_end(&token.request.what) {
+            device.gating.fetch_sub(1, Ordering::SeqCst);
+            return self.refuse_past_end(device, ring, token);
+        }
         let elapsed_ms = device.elapsed_ms();
         let decision = ask(&mut gates.engine, device, &token, elapsed_ms);
         device.log(&decision.log);

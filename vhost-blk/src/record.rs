@@ -18,6 +18,7 @@ const EVENT_BYTES: usize = 72;
 const FIRED: u8 = 1;
 const HOST_ERROR: u8 = 2;
 const HAS_STATUS: u8 = 4;
+const PAST_END: u8 = 8;
 const NO_OP: u8 = u8::MAX;
 
 /// What an event is.
@@ -44,6 +45,8 @@ pub enum Kind {
     Snapshot = 9,
     /// The write cache was full.
     CacheFull = 10,
+    /// The disk got another size.
+    Resize = 11,
     /// The last one.
     Trailer = 255,
 }
@@ -134,6 +137,11 @@ impl Event {
         self.flags |= if fired { FIRED } else { 0 };
     }
 
+    /// Whether it lay past the end of the disk.
+    pub fn set_past_end(&mut self, past_end: bool) {
+        self.flags |= if past_end { PAST_END } else { 0 };
+    }
+
     /// What a chain that is no request was given.
     pub fn set_refusal(&mut self, status: Option<u8>, used_len: u32) {
         self.status = status.unwrap_or(0);
@@ -199,14 +207,20 @@ impl Event {
                 "op": op_name(self.op), "sector": self.sector, "sectors": self.sectors, "inflight": self.inflight,
                 "t_ns": self.t_ns,
             }),
-            Kind::Complete | Kind::Abandon => json!({
-                "n": self.n, "ev": if self.kind == Kind::Complete { "complete" } else { "abandon" },
-                "seq": self.seq, "session": self.session, "queue": self.queue, "op": op_name(self.op),
-                "sector": self.sector, "sectors": self.sectors,
-                "status": if self.kind == Kind::Complete { json!(self.status) } else { Value::Null },
-                "used_len": self.used_len, "moved_bytes": self.moved_bytes, "fired": flag(FIRED),
-                "host_error": flag(HOST_ERROR), "t_ns": self.t_ns,
-            }),
+            Kind::Complete | Kind::Abandon => {
+                let mut line = json!({
+                    "n": self.n, "ev": if self.kind == Kind::Complete { "complete" } else { "abandon" },
+                    "seq": self.seq, "session": self.session, "queue": self.queue, "op": op_name(self.op),
+                    "sector": self.sector, "sectors": self.sectors,
+                    "status": if self.kind == Kind::Complete { json!(self.status) } else { Value::Null },
+                    "used_len": self.used_len, "moved_bytes": self.moved_bytes, "fired": flag(FIRED),
+                    "host_error": flag(HOST_ERROR), "t_ns": self.t_ns,
+                });
+                if flag(PAST_END) {
+                    line["past_end"] = true.into();
+                }
+                line
+            }
             Kind::Refuse => json!({
                 "n": self.n, "ev": "refuse", "seq": self.seq, "session": self.session, "queue": self.queue,
                 "status": flag(HAS_STATUS).then_some(self.status), "used_len": self.used_len, "t_ns": self.t_ns,
@@ -222,7 +236,7 @@ impl Event {
                 "n": self.n, "ev": "session", "session": self.session, "why": session_name(self.status),
                 "t_ns": self.t_ns,
             }),
-            Kind::PowerCut | Kind::Snapshot | Kind::CacheFull => {
+            Kind::PowerCut | Kind::Snapshot | Kind::CacheFull | Kind::Resize => {
                 let mut line = json!({
                     "n": self.n, "ev": self.kind.word(), "seq": self.seq, "session": self.session, "t_ns": self.t_ns,
                 });
@@ -247,7 +261,7 @@ fn extend(line: &mut Value, text: &str) {
 
 fn kind(byte: u8) -> Option<Kind> {
     use Kind::*;
-    [Issue, Complete, Abandon, Refuse, Piece, Mark, Session, PowerCut, Snapshot, CacheFull, Trailer]
+    [Issue, Complete, Abandon, Refuse, Piece, Mark, Session, PowerCut, Snapshot, CacheFull, Resize, Trailer]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
 }
@@ -259,12 +273,13 @@ impl Kind {
             Kind::PowerCut => "power_cut",
             Kind::Snapshot => "snapshot",
             Kind::CacheFull => "cache_full",
+            Kind::Resize => "resize",
             _ => "",
         }
     }
 
     fn has_text(self) -> bool {
-        matches!(self, Kind::Mark | Kind::PowerCut | Kind::Snapshot | Kind::CacheFull | Kind::Trailer)
+        matches!(self, Kind::Mark | Kind::PowerCut | Kind::Snapshot | Kind::CacheFull | Kind::Resize | Kind::Trailer)
     }
 }
 

@@ -149,6 +149,7 @@ impl Recorder {
             event.set_request(Some(what.op()), what.range());
             event.set_outcome(outcome);
             event.set_fired(token.fired);
+            event.set_past_end(token.past_end);
         });
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Header and descriptors are copied once and never read again, so a guest that changes them meanwhile changes nothing.
 //! Whatever is wrong with a chain comes out as a `Refusal`, which still knows its head, so that no slot leaks. A
-//! `GuestRequest` lies on the disk and its buffers lay in the guest's memory when it was made.
+//! `GuestRequest` could lie on the disk, and its buffers lay in the guest's memory when it was made.
 
 use std::ops::Deref;
 
@@ -18,6 +18,9 @@ use crate::config::{MAX_RANGE_SECTORS, MAX_RANGES, Offer};
 
 /// The guest's memory at one moment.
 pub type Memory = GuestMemoryMmap<()>;
+
+/// A disk's end in bytes is an offset of a file.
+pub const MAX_SECTORS: u64 = i64::MAX as u64 / SECTOR_BYTES;
 
 const HEADER_BYTES: u64 = 16;
 const RANGE_BYTES: u64 = 16;
@@ -319,6 +322,8 @@ fn listed_range(chain: &Chain, memory: &Memory, offer: &Offer) -> Result<(Range,
     Ok((on_disk(Range { sector, sectors: u64::from(sectors) }, offer)?, flags))
 }
 
+/// A sector that could be one of this disk's. Whether it is one now is seen when the request has its place in the
+/// arrival order, since the disk may be resized.
 fn on_disk(range: Range, offer: &Offer) -> Result<Range, Refused> {
     let block_sectors = u64::from(offer.block_bytes) / SECTOR_BYTES;
     if range.sectors == 0 {
@@ -328,8 +333,8 @@ fn on_disk(range: Range, offer: &Offer) -> Result<Range, Refused> {
         return Err((Answer::Malformed, "not a multiple of the logical block size"));
     }
     match range.sector.checked_add(range.sectors) {
-        Some(end) if end <= offer.capacity_sectors => Ok(range),
-        _ => Err((Answer::Malformed, "sectors past the end of the disk")),
+        Some(end) if end <= MAX_SECTORS => Ok(range),
+        _ => Err((Answer::Malformed, "sectors that no disk can have")),
     }
 }
 

@@ -210,6 +210,15 @@ fn check_against_image(script: &Script, disk: &Disk, offer: &Offer) -> Result<()
         let text = format!("{} is smaller than one block of {} bytes", disk.path().display(), offer.block_bytes);
         return Err(StartError::Arguments(text));
     }
+    if let Some(sectors) = script.largest_capacity().filter(|s| *s > disk.capacity_sectors() && !disk.can_grow()) {
+        let text = format!(
+            "an event of the script makes the disk {sectors} sectors large, and {} has {}: only an image that is a \
+             file, and not read-only, can be made larger",
+            disk.path().display(),
+            disk.capacity_sectors()
+        );
+        return Err(StartError::Arguments(text));
+    }
     if u64::from(offer.block_bytes) < disk.direct_bytes() {
         let text = format!(
             "--direct on this host disk needs blocks of {} bytes, the script asks for {}; leave out --direct",

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use vhost::vhost_user::{Backend, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringT};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
 use virtio_queue::QueueT;
@@ -20,6 +20,7 @@ use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_con
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
+use crate::backend_channel::BackendChannel;
 use crate::device::Device;
 use crate::queue::{QueueWorker, Ring};
 use crate::record::Session as SessionEvent;
@@ -50,12 +51,12 @@ pub struct Session {
     acked_features: AtomicU64,
     /// The connection is ending: nothing more is taken from its rings.
     closing: AtomicBool,
-    backend_channel: Mutex<Option<Backend>>,
+    channel: Arc<BackendChannel>,
 }
 
 impl Session {
     /// A connection that has negotiated nothing yet.
-    pub fn new(device: Arc<Device>) -> io::Result<Session> {
+    pub fn new(device: Arc<Device>, channel: Arc<BackendChannel>) -> io::Result<Session> {
         let queues: Vec<QueueThread> = (0..device.offer.queues).map(queue_thread).collect::<io::Result<_>>()?;
         let mut gates = device.gates();
         for (queue, thread) in (0..).zip(&queues) {
@@ -64,9 +65,8 @@ impl Session {
         drop(gates);
         device.writeback.store(device.offer.write_cache, Ordering::SeqCst);
         let (acked_features, closing) = (AtomicU64::new(0), AtomicBool::new(false));
-        let backend_channel = Mutex::new(None);
         let memory = SharedMemory::new(Memory::new());
-        Ok(Session { device, memory, queues, acked_features, closing, backend_channel })
+        Ok(Session { device, memory, queues, acked_features, closing, channel })
     }
 
     /// Adds timer and wake-up of every queue to its thread's epoll.
@@ -221,7 +221,8 @@ impl VhostUserBackend for Session {
     fn set_event_idx(&self, _enabled: bool) {}
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        self.device.offer.read_space(self.device.writeback.load(Ordering::SeqCst), offset, size)
+        self.channel.config_read();
+        self.device.offer_now().read_space(self.device.writeback.load(Ordering::SeqCst), offset, size)
     }
 
     fn set_config(&self, offset: u32, buf: &[u8]) -> io::Result<()> {
@@ -237,10 +238,6 @@ impl VhostUserBackend for Session {
 
     fn update_memory(&self, _memory: SharedMemory) -> io::Result<()> {
         Ok(())
-    }
-
-    fn set_backend_req_fd(&self, backend: Backend) {
-        *lock(&self.backend_channel) = Some(backend);
     }
 
     fn queues_per_thread(&self) -> Vec<u64> {

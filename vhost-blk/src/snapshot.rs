@@ -222,9 +222,10 @@ fn open_state(path: &Path) -> Result<(StateHeader, BufReader<File>), ApplyError>
 pub fn apply(state: &Path, image: &Path, out: &Path) -> Result<StateHeader, ApplyError> {
     let (header, mut stretches) = open_state(state)?;
     let disk = Disk::open(image, DiskOptions { read_only: true, raw: true, ..Default::default() })?;
-    if disk.capacity_sectors() != header.capacity_sectors {
+    // One that was grown after the cut is longer, and is led back to the length it had.
+    if disk.capacity_sectors() < header.capacity_sectors {
         let (now, then) = (disk.capacity_sectors(), header.capacity_sectors);
-        let why = format!("{now} sectors long; the snapshot is of a disk of {then} sectors");
+        let why = format!("{now} sectors long; the snapshot is of an image of {then} sectors");
         return Err(ApplyError::Not { path: image.to_path_buf(), why });
     }
     let source = File::open(image).map_err(at(image))?;
@@ -233,6 +234,7 @@ pub fn apply(state: &Path, image: &Path, out: &Path) -> Result<StateHeader, Appl
     let undo = state.parent().unwrap_or(Path::new("")).join(&header.undo);
     lead_back(&undo, header.undo_bytes, &target)?;
     lay_over(state, &mut stretches, &target)?;
+    target.set_len(header.capacity_sectors * SECTOR_BYTES).map_err(at(out))?;
     Ok(header)
 }
 
@@ -252,6 +254,7 @@ fn copy_sparse(source: &File, target: &File, bytes: u64) -> io::Result<()> {
     let mut at = 0i64;
     while (at as u64) < bytes {
         let data = match nix::unistd::lseek(source, at, Whence::SeekData) {
+            Ok(data) if data.cast_unsigned() >= bytes => return Ok(()),
             Ok(data) => data,
             Err(nix::errno::Errno::ENXIO) => return Ok(()),
             Err(errno) => return Err(errno.into()),

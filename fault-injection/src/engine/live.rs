@@ -128,6 +128,11 @@ impl Engine {
 
     fn happen(&mut self, event: &Event, reached: &mut Reached) -> Happened {
         match &event.happens {
+            Happens::CapacitySectors(sectors) => {
+                self.set_capacity(*sectors);
+                reached.device.push(DeviceAction::Resize { capacity_sectors: *sectors });
+                Happened::CapacitySectors(*sectors)
+            }
             Happens::FailClass(class) => {
                 self.set_failing(*class, &event.id);
                 Happened::FailClass(*class)
@@ -178,6 +183,12 @@ impl Engine {
     pub fn fail_class(&mut self, class: FailClass, seq: u64) -> EventRecord {
         self.set_failing(class, "@fail_class");
         EventRecord { seq, rule: "@fail_class".to_string(), event: Happened::FailClass(class) }
+    }
+
+    /// The disk has this many sectors from now on.
+    pub fn resize(&mut self, capacity_sectors: u64, seq: u64) -> EventRecord {
+        self.set_capacity(capacity_sectors);
+        EventRecord { seq, rule: "@resize".to_string(), event: Happened::CapacitySectors(capacity_sectors) }
     }
 
     /// Heals everything that stuck, and ends `fail_class`; or heals what stuck by one rule.

@@ -35,9 +35,9 @@ impl Parser<'_> {
         let at = fields.get(kind)?;
         match kind {
             "capacity_sectors" => {
-                self.r.integer(at, 1, MAX_INTEGER);
-                self.not_yet(at, "a change of capacity", "the other events are");
-                None
+                let capacity_sectors = self.r.integer(at, 1, MAX_INTEGER)?;
+                self.draft.capacities.push((capacity_sectors, self.r.place(at)));
+                Some(Happens::CapacitySectors(capacity_sectors))
             }
             "fail_class" => {
                 let choices = [

@@ -178,16 +178,32 @@ impl Guest {
         Guest::over(UnixStream::connect(socket).expect("somebody listens"), queues, !0)
     }
 
+    /// As `connect`, with the socket on which the device may speak unasked.
+    pub fn connect_listening(socket: &Path, queues: usize) -> (Guest, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let stream = UnixStream::connect(socket).expect("somebody listens");
+        (Guest::negotiate(stream, queues, !0, Some(&theirs)), ours)
+    }
+
     /// Negotiates what is offered, except EVENT_IDX, and only what is in `mask`.
     pub fn over(stream: UnixStream, queues: usize, mask: u64) -> Guest {
+        Guest::negotiate(stream, queues, mask, None)
+    }
+
+    fn negotiate(stream: UnixStream, queues: usize, mask: u64, channel: Option<&UnixStream>) -> Guest {
         let mut frontend = Frontend::from_stream(stream, 64);
         frontend.set_owner().expect("set_owner");
         let offered = frontend.get_features().expect("get_features");
         let protocol = frontend.get_protocol_features().expect("get_protocol_features");
-        frontend
-            .set_protocol_features(protocol.difference(VhostUserProtocolFeatures::BACKEND_REQ))
-            .expect("set_protocol_features");
+        let unwanted = match channel {
+            Some(_) => VhostUserProtocolFeatures::empty(),
+            None => VhostUserProtocolFeatures::BACKEND_REQ,
+        };
+        frontend.set_protocol_features(protocol.difference(unwanted)).expect("set_protocol_features");
         frontend.set_hdr_flags(vhost::vhost_user::message::VhostUserHeaderFlag::NEED_REPLY);
+        if let Some(channel) = channel {
+            frontend.set_backend_request_fd(channel).expect("set_backend_request_fd");
+        }
         let event_idx = 1 << 29;
         frontend
             .set_features(offered & !event_idx & mask | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits())
@@ -225,6 +241,15 @@ impl Guest {
         frontend.set_vring_kick(index, &kick).expect("set_vring_kick");
         frontend.set_vring_enable(index, true).expect("set_vring_enable");
         self.queues.push(Queue { base, next_descriptor: 0, next_avail, last_used: 0, kick, call });
+    }
+
+    /// Starts a ring that was stopped, where it stopped.
+    pub fn restart_queue(&mut self, index: usize) {
+        let rest = self.queues.split_off(index);
+        self.start_queue(index, rest[0].next_avail);
+        self.queues[index].last_used = rest[0].last_used;
+        self.queues[index].next_descriptor = rest[0].next_descriptor;
+        self.queues.extend(rest.into_iter().skip(1));
     }
 
     /// Stops a ring, as a front-end does before it leaves or resets the device.
