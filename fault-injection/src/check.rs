@@ -6,7 +6,7 @@ use crate::parse::{Draft, Expect};
 use crate::problem::Problem;
 use crate::reader::{did_you_mean, problem};
 use crate::request::SECTOR_BYTES;
-use crate::rule::{Action, Overlap, Place, Point, Rule, Target};
+use crate::rule::{Action, Match, Overlap, Place, Point, Rule, Target};
 use crate::script::{DeviceFacts, DeviceLimits, Script};
 
 type Found = Vec<(Place, Problem)>;
@@ -38,6 +38,7 @@ pub fn merge(drafts: Vec<Draft>, found: &mut Found) -> Script {
             script.seed = script.seed.or(Some(seed));
             seed_place.get_or_insert(place);
         }
+        merge_partition(&mut script, draft.partition, found);
         merge_device(&mut script, &draft.device, draft.device_places, found);
         script.rules.extend(draft.rules);
         script.events.extend(draft.events);
@@ -129,6 +130,17 @@ fn merge_device(script: &mut Script, limits: &DeviceLimits, places: Vec<(&'stati
     device.read_only = device.read_only.or(limits.read_only);
     device.discard = device.discard.or(limits.discard);
     device.write_zeroes = device.write_zeroes.or(limits.write_zeroes);
+}
+
+fn merge_partition(script: &mut Script, partition: Option<(u32, Place)>, found: &mut Found) {
+    match (&script.partition, partition) {
+        (Some((known, first)), Some((number, place))) if *known != number => {
+            let text = format!("the file system is in partition {known} already: {}", at(first));
+            report(found, "E109", &place, text, None);
+        }
+        (None, given @ Some(_)) => script.partition = given,
+        _ => {}
+    }
 }
 
 fn check_expect(expect: &Expect, place: &Place, ids: &[String], found: &mut Found) {
@@ -228,6 +240,23 @@ fn looks_at_all_of(first: &Rule, second: &Rule) -> bool {
         && a.inflight.contain(&b.inflight)
         && a.queue.is_none_or(|queue| b.queue == Some(queue))
         && a.child_of == b.child_of
+        && looks_at_all_files_of(a, b)
+}
+
+/// Whether the first asks no more of the file system than the second. Paths may come to be the same inode, so only equal
+/// ones are told to be.
+fn looks_at_all_files_of(a: &Match, b: &Match) -> bool {
+    let classes = match (a.class, b.class) {
+        (None, _) => true,
+        (Some(first), Some(second)) => first.covers(second),
+        (Some(_), None) => false,
+    };
+    let asks = a.class.is_some() || a.inode.is_some() || a.path.is_some();
+    classes
+        && (a.inode.is_none() || a.inode == b.inode)
+        && (a.path.is_none() || a.path == b.path)
+        // A request may have parts of which only some are what is looked for.
+        && (!asks || a.overlap == b.overlap)
 }
 
 fn window_is_empty(after: Option<&Point>, until: Option<&Point>) -> bool {
@@ -275,8 +304,38 @@ pub fn against_device(script: &Script, facts: &DeviceFacts) -> Vec<Problem> {
             report(&mut found, "E206", place, text, Some("queues count from 0".to_string()));
         }
     }
+    in_order(found)
+}
+
+fn in_order(mut found: Found) -> Vec<Problem> {
     found.sort_by_key(|(place, _)| (place.source, place.line, place.column));
     found.into_iter().map(|(_, problem)| problem).collect()
+}
+
+/// E202: paths that the file system does not have, unless the rule says that it need not.
+pub fn against_paths(script: &Script, inode_of: impl Fn(&str) -> Option<u32>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for rule in script.rules.iter().filter(|rule| rule.matches.must_exist != Some(false)) {
+        if let (Some(path), Some(place)) = (&rule.matches.path, &rule.places.path)
+            && inode_of(path).is_none()
+        {
+            let text = format!("{path:?} not found on the image at start");
+            let hint = "use \"inode\", create it in the image, or add \"must_exist\": false to follow it from when it is there";
+            report(&mut found, "E202", place, text, Some(hint.to_string()));
+        }
+    }
+    in_order(found)
+}
+
+/// E208: rules that ask for the file system where it cannot be read. The first one is enough.
+pub fn without_file_system(script: &Script, why: &str) -> Vec<Problem> {
+    let mut found = Vec::new();
+    if let Some(rule) = script.rules.iter().find(|rule| rule.needs_the_file_system()) {
+        let place = script.partition.as_ref().map_or(&rule.places.rule, |(_, place)| place);
+        let hint = "match by \"sectors\" instead".to_string();
+        report(&mut found, "E208", place, format!("what a block is cannot be told: {why}"), Some(hint));
+    }
+    in_order(found)
 }
 
 fn check_limits(script: &Script, facts: &DeviceFacts, found: &mut Found) {

@@ -5,6 +5,7 @@
 //! marks, events, verbs.
 
 mod account;
+mod files;
 mod gate;
 mod live;
 mod split;
@@ -20,6 +21,7 @@ pub use crate::engine::gate::ClosedWindow;
 pub use crate::engine::live::{RuleStatus, ScriptError};
 use crate::engine::state::RuleState;
 use crate::event::{Draw, FailClass, Header, Key, Outcome, Record};
+use crate::files::{FileKey, FileTouches, Stretch, StretchRecord};
 pub use crate::index::Filter;
 use crate::index::Index;
 use crate::power_cut::PowerCut;
@@ -57,6 +59,11 @@ pub struct Engine {
     marks: BTreeSet<String>,
     /// Looked up, never walked: its order is chance.
     touches: HashMap<TouchKey, u64>,
+    /// Which inode each path of the script is now.
+    paths: BTreeMap<String, Option<u32>>,
+    file_touches: FileTouches,
+    /// The device says what requests are in the file system.
+    knows_files: bool,
     /// Kept to save an allocation per request.
     candidates: Vec<u32>,
 }
@@ -77,6 +84,9 @@ struct Unit {
     split: Option<u32>,
     child: Option<u32>,
     touch: u64,
+    /// What it is in the file system; empty where nobody looks there.
+    known: Vec<Stretch>,
+    file: Option<FileKey>,
 }
 
 impl Unit {
@@ -92,6 +102,11 @@ impl Unit {
 
     fn bytes(&self) -> u64 {
         self.request.sectors * SECTOR_BYTES
+    }
+
+    /// Its parts, if it is more than one thing.
+    fn stretches(&self) -> Vec<StretchRecord> {
+        if self.known.len() < 2 { Vec::new() } else { self.known.iter().map(StretchRecord::from).collect() }
     }
 }
 
@@ -149,6 +164,9 @@ impl Engine {
             counts: Counts::default(),
             marks: BTreeSet::new(),
             touches: HashMap::new(),
+            paths: BTreeMap::new(),
+            file_touches: FileTouches::default(),
+            knows_files: false,
             candidates: Vec::new(),
             script,
         };
@@ -217,13 +235,27 @@ impl Engine {
 
     /// Decides one request. Call it in rising order of `arrival.seq`; requests the filter turned away may be left out.
     pub fn decide(&mut self, arrival: Arrival, request: &Request) -> Decision {
+        self.decide_known(arrival, request, &[])
+    }
+
+    /// As `decide`, for a request of which it is known what it is in the file system: stretches in rising order that
+    /// cover it without gaps.
+    pub fn decide_known(&mut self, arrival: Arrival, request: &Request, known: &[Stretch]) -> Decision {
         let script = Arc::clone(&self.script);
         let before = Counts { requests: arrival.seq, elapsed_ms: arrival.elapsed_ms, ..self.counts };
         let with = before.and(request);
         self.counts = with;
         let mut candidates = std::mem::take(&mut self.candidates);
         self.index.candidates(request, &mut candidates);
-        let unit = Unit { seq: arrival.seq, request: *request, split: None, child: None, touch: 0 };
+        let unit = Unit {
+            seq: arrival.seq,
+            request: *request,
+            split: None,
+            child: None,
+            touch: 0,
+            known: known.to_vec(),
+            file: None,
+        };
         let (mut decision, sets) = self.decide_unit(&script, unit, &candidates, (before, with));
         self.candidates = candidates;
         self.heal_by(request, &decision.work);
@@ -279,6 +311,8 @@ impl Engine {
             sectors,
             touch: unit.touch,
             child: None,
+            file: unit.file.clone(),
+            stretches: unit.stretches(),
             key: Key::Address,
             draw: Vec::new(),
             outcome: Outcome::Error { status: Status::IOERR.0, moved_bytes: 0 },
@@ -302,7 +336,7 @@ impl Engine {
         let Request { op, sector, sectors, .. } = unit.request;
         let mut played = Played::default();
         if self.failing.ops().has(op) {
-            unit.touch = self.count_touch(unit.touch_key());
+            self.count_touch(unit);
             played.overruled = Some(self.failing_by.0.clone());
         }
         for &index in candidates {
@@ -314,9 +348,10 @@ impl Engine {
                 continue;
             }
             if unit.touch == 0 {
-                unit.touch = self.count_touch(unit.touch_key());
+                self.count_touch(unit);
             }
-            let fits = fits && rule.fits_moment(&unit.request);
+            let fits =
+                fits && rule.fits_moment(&unit.request) && rule.fits_files(&unit.request, &unit.known, &self.paths);
             if fits || sticks {
                 let firing = self.ask(rule, index, unit, (fits, sticks), counts);
                 firing.into_iter().for_each(|firing| self.enter_stage(script, unit, &mut played, firing));
@@ -336,7 +371,8 @@ impl Engine {
     ) -> Option<Firing> {
         let moment = Moment { before: counts.0, with: counts.1, marks: &self.marks, states: &self.states };
         let state = &mut self.rules[index as usize];
-        let drawing = Drawing { draws: state.probability.as_ref(), address: unit.address() };
+        let file = unit.file.as_ref().map(|key| key.draw_key(&unit.request));
+        let drawing = Drawing { draws: state.probability.as_ref(), address: unit.address(), file };
         let triggered = match fits {
             true => state.progress.fires(rule, &moment, &drawing),
             false => state.progress.matches(),
@@ -348,11 +384,11 @@ impl Engine {
             _ if sticks => Some(Vec::new()),
             _ => None,
         };
-        let key = state.progress.draw_key(rule, unit.address());
+        let key = state.progress.draw_key(rule, &drawing);
         let firing =
             draw.map(|draw| Firing { rule: index, match_number: state.progress.matched, key, draw, outcome: None });
         match &mut self.replay {
-            Some(replay) => replay.force(index, &unit.request, unit.touch, unit.address(), rule.trigger.key),
+            Some(replay) => replay.force(index, &unit.request, (unit.touch, unit.file.as_ref()), key, rule.trigger.key),
             None => firing,
         }
     }
@@ -365,15 +401,21 @@ impl Engine {
             && target.and_then(|to| to.checked_add(sectors)).is_some_and(|end| end <= self.capacity_sectors)
     }
 
-    fn count_touch(&mut self, key: TouchKey) -> u64 {
-        let touch = self.touches.entry(key).or_insert(0);
+    /// The request comes for the so-manieth time. Whatever the file system says it is: that may change.
+    fn count_touch(&mut self, unit: &mut Unit) {
+        let touch = self.touches.entry(unit.touch_key()).or_insert(0);
         *touch += 1;
-        *touch
+        unit.touch = *touch;
+        if let Some(first) = unit.known.first() {
+            unit.file = Some(self.file_touches.count(unit.split, &unit.request, first));
+        }
     }
 
     fn enter_stage(&mut self, script: &Script, unit: &Unit, played: &mut Played, mut firing: Firing) {
         let rule = &script.rules[firing.rule as usize];
         let stage = rule.action.stage();
+        let sticks = matches!(rule.scope, Scope::Sticky { .. });
+        let matched = if sticks { self.matched_sectors(rule, unit) } else { Vec::new() };
         let state = &mut self.rules[firing.rule as usize];
         let fails_anyway = played.overruled.as_ref().filter(|_| matches!(stage, Stage::Transfer | Stage::Status));
         match played.winner(stage) {
@@ -394,7 +436,7 @@ impl Engine {
             }
             None => {
                 state.carried_out += 1;
-                state.stick(rule, &unit.request);
+                state.stick(rule, &unit.request, matched);
                 played.winners[stage as usize] = Some(played.firings.len());
             }
         }
@@ -454,6 +496,8 @@ fn record(script: &Script, unit: &Unit, firing: Firing) -> Record {
         sectors: unit.request.sectors,
         touch: unit.touch,
         child: unit.child,
+        file: unit.file.clone(),
+        stretches: unit.stretches(),
         key: rule.trigger.key,
         draw: firing.draw,
         outcome: firing.outcome.expect("every firing is settled by its stage"),

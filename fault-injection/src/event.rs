@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::{FileKey, StretchRecord};
 use crate::request::Op;
 
 /// The first line.
@@ -47,6 +48,12 @@ pub struct Record {
     /// For a child of a split: its place among the children, from 0 in rising sector order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<u32>,
+    /// What it is in the file system, where the device looks there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileKey>,
+    /// Its parts, where it is more than one thing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stretches: Vec<StretchRecord>,
     /// What its draws were keyed by.
     pub key: Key,
     /// The numbers drawn, in the order drawn.
@@ -90,6 +97,14 @@ pub enum Happened {
     WriteCache(crate::script::WriteCache),
     /// The power went.
     PowerCut {},
+    /// A path of the script is another inode than it was, or none any more.
+    Path {
+        /// The path.
+        path: String,
+        /// Its inode.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        inode: Option<u32>,
+    },
     /// States have new values.
     Set(BTreeMap<String, String>),
     /// A rule was added, removed, enabled or disabled while the device ran.
@@ -139,6 +154,8 @@ pub enum Key {
     Address,
     /// The match number.
     Ordinal,
+    /// (op, class, inode, file block, length, touch since the mark): the same whatever the allocation.
+    File,
 }
 
 /// One number drawn.

@@ -167,9 +167,24 @@ fn matches(rule: &Rule) -> String {
         };
         text += &format!(" {how} {}", ranges.join(" or "));
     }
+    text += &in_file_system(part);
     text += &bounds(&rule.size(), "sectors");
     text += &part.queue.map_or(String::new(), |queue| format!(" on queue {queue}"));
     text + &bounds(&part.inflight, "requests in flight")
+}
+
+/// What it must be to the file system.
+fn in_file_system(part: &Match) -> String {
+    let classes = part.class.map(|classes| classes.words().join(" or "));
+    let inode = part.inode.map(|inode| format!("inode {inode}"));
+    let later = if part.must_exist == Some(false) { " (once it is there)" } else { "" };
+    let path = part.path.as_ref().map(|path| format!("the file {path:?}{later}"));
+    let wanted: Vec<String> = [classes, inode, path].into_iter().flatten().collect();
+    let how = match part.overlap {
+        Overlap::Any | Overlap::Covers => "in which is",
+        Overlap::Within => "wholly of",
+    };
+    if wanted.is_empty() { String::new() } else { format!(" {how} {}", wanted.join(" of ")) }
 }
 
 fn bounds(bounds: &Bounds, what: &str) -> String {
@@ -202,6 +217,7 @@ fn key(trigger: &Trigger) -> &'static str {
     match trigger.key {
         crate::event::Key::Address => "address",
         crate::event::Key::Ordinal => "match number",
+        crate::event::Key::File => "what it is in the file system",
     }
 }
 

@@ -26,12 +26,14 @@
 #![forbid(unsafe_code)]
 
 mod check;
+pub mod class;
 pub mod corrupt;
 pub mod decision;
 mod distribution;
 pub mod engine;
 pub mod event;
 mod explain;
+pub mod files;
 mod index;
 mod json;
 mod parse;
@@ -47,14 +49,16 @@ pub mod script;
 mod tear;
 mod trigger;
 
+pub use class::{CLASSES, Class, ClassSet};
 pub use corrupt::Corruption;
 pub use decision::{Decision, DeviceAction, Gate, GateWhen, Moves, Piece, Reached, RuleIndex, Status, UsedLen, Work};
 pub use engine::{ClosedWindow, Engine, Filter, RuleCounters, RuleStatus, ScriptError, Unmet};
 pub use event::{EventRecord, FailClass, Happened, Header, Record};
 pub use explain::explain;
+pub use files::{FileKey, Stretch, StretchRecord, Wanted};
 pub use power_cut::{CutStates, PowerCut, Strategy, Subset, Then, Unflushed};
 pub use problem::{Problem, Problems};
 pub use random::CutDraws;
-pub use replay::Replay;
+pub use replay::{By, Replay};
 pub use request::{Arrival, Op, Request, SECTOR_BYTES};
 pub use script::{Determinism, DeviceFacts, DeviceLimits, Loaded, Script, Source, WriteCache, load, schema};

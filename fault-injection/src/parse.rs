@@ -2,8 +2,7 @@
 //!
 //! This file reads the whole and its rules; `matching`, `trigger`, `action`, `gate` and `event` the parts of a rule.
 //!
-//! Everything in the schema is read and checked here, also what is not carried out yet; that is then refused by name
-//! (E401), never passed over. What needs more than one rule or file is checked in `check`.
+//! Everything in the schema is read and checked here. What needs more than one rule or file is checked in `check`.
 
 mod action;
 mod event;
@@ -32,6 +31,8 @@ pub struct Draft {
     pub name: Option<String>,
     pub description: Option<String>,
     pub seed: Option<(u64, Place)>,
+    /// The partition that holds the file system.
+    pub partition: Option<(u32, Place)>,
     pub device: DeviceLimits,
     /// The `device` keys of this file.
     pub device_places: Vec<(&'static str, Place)>,
@@ -82,12 +83,19 @@ struct Parser<'s> {
 }
 
 impl Parser<'_> {
-    fn not_yet(&mut self, at: &At<'_>, what: &str, hint: &str) {
-        self.r.report("E401", at, format!("{what} is not carried out yet"), Some(hint.to_string()));
-    }
-
     fn script(&mut self, at: &At<'_>) {
-        let known = ["faultscript", "name", "description", "seed", "device", "states", "rules", "events", "expect"];
+        let known = [
+            "faultscript",
+            "name",
+            "description",
+            "seed",
+            "device",
+            "filesystem",
+            "states",
+            "rules",
+            "events",
+            "expect",
+        ];
         let Some(fields) = self.r.object(at, &known) else { return };
         if let Some(at) = self.r.required(&fields, "faultscript").cloned() {
             self.version(&at);
@@ -100,6 +108,9 @@ impl Parser<'_> {
         }
         if let Some(at) = fields.get("device") {
             self.device(at);
+        }
+        if let Some(at) = fields.get("filesystem") {
+            self.file_system(at);
         }
         if let Some(at) = fields.get("states") {
             self.states(at);
@@ -161,6 +172,14 @@ impl Parser<'_> {
             discard: fields.get("discard").and_then(|at| self.r.boolean(at)),
             write_zeroes: fields.get("write_zeroes").and_then(|at| self.r.boolean(at)),
         };
+    }
+
+    /// Where the file system lies that `class`, `inode` and `path` speak of.
+    fn file_system(&mut self, at: &At<'_>) {
+        let Some(fields) = self.r.object(at, &["partition"]) else { return };
+        let Some(at) = self.r.required(&fields, "partition").cloned() else { return };
+        let place = self.r.place(&at);
+        self.draft.partition = self.r.integer(&at, 1, 128).map(|number| (number as u32, place));
     }
 
     fn block_bytes(&mut self, at: &At<'_>) -> Option<u32> {
@@ -225,8 +244,14 @@ impl Parser<'_> {
         let id = self.r.required(&fields, "id").cloned().and_then(|at| self.id(&at));
         let enabled = fields.get("enabled").and_then(|at| self.r.boolean(at)).unwrap_or(true);
         let note = fields.get("note").and_then(|at| self.r.string(at)).map(str::to_string);
-        let mut places =
-            Places { rule: self.r.place(at), sectors: Vec::new(), queue: None, child_of: None, to_sector: None };
+        let mut places = Places {
+            rule: self.r.place(at),
+            sectors: Vec::new(),
+            queue: None,
+            path: None,
+            child_of: None,
+            to_sector: None,
+        };
         let (matches, op) = self.matches(fields.get("match"), &mut places);
         let trigger = fields.get("trigger").and_then(|at| self.trigger(at)).unwrap_or_default();
         let action = self.r.required(&fields, "action").cloned().and_then(|at| self.action(&at));

@@ -19,6 +19,8 @@ pub enum DrawKey {
     Address { op: Op, sector: u64, sectors: u64, touch: u64 },
     /// The so-manieth match of the rule, or its so-manieth window.
     Ordinal(u64),
+    /// A digest of what the request is in the file system.
+    File(u64, u64),
 }
 
 /// All draws of one rule for one purpose.
@@ -73,6 +75,7 @@ impl Draws {
                 (((op as u64) << 56) ^ sector, (sectors << 32) ^ (touch & 0xffff_ffff))
             }
             DrawKey::Ordinal(n) => (n, 0),
+            DrawKey::File(nonce, block) => (nonce, block),
         };
         generator.set_stream(nonce);
         // Sixteen words of 32 bits to a block.

@@ -1,4 +1,5 @@
-//! Forces what a decisions.jsonl says, by key: the request's type, sector, length and touch.
+//! Forces what a decisions.jsonl says, by key: the request's type, sector, length and touch; or, where the device knows the
+//! file system, its type, class, inode, file block, length, touch and mark.
 //!
 //! Triggers are not asked: a rule fires where it fired then, and nowhere else, whatever order the requests come in.
 //! Events and states go on by their points. A recorded firing whose request never comes is a divergence.
@@ -9,6 +10,7 @@ use serde_json::Value;
 
 use crate::engine::Firing;
 use crate::event::{Draw, Header, Key, Outcome, Purpose, Record};
+use crate::files::{self, FileKey};
 use crate::random::DrawKey;
 use crate::request::{Op, Request};
 use crate::script::Script;
@@ -18,19 +20,50 @@ use crate::script::Script;
 pub struct Replay {
     header: Header,
     records: Vec<Record>,
+    by: By,
     /// What happened by hand, which is not done again.
     by_hand: Vec<String>,
     forced: HashMap<Place, usize>,
     came: BTreeMap<usize, bool>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What a request is recognised by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// Its place on the disk.
+    #[default]
+    Address,
+    /// Its place in a file: for a guest whose allocation has shifted.
+    File,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Place {
     rule: u32,
     op: Op,
-    sector: u64,
     sectors: u64,
     touch: u64,
+    at: At,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum At {
+    Sector(u64),
+    File(files::Place, Option<String>),
+}
+
+impl Place {
+    fn of(by: By, rule: u32, request: &Request, touch: u64, file: Option<&FileKey>) -> Option<Place> {
+        let Request { op, sector, sectors, .. } = *request;
+        match by {
+            By::Address => Some(Place { rule, op, sectors, touch, at: At::Sector(sector) }),
+            By::File => {
+                let file = file?;
+                let at = At::File(files::Place::of_key(file, sector), file.mark.clone());
+                Some(Place { rule, op, sectors, touch: file.touch, at })
+            }
+        }
+    }
 }
 
 impl Replay {
@@ -47,7 +80,8 @@ impl Replay {
             let value: Value = serde_json::from_str(line).map_err(|error| format!("line {number}: {error}"))?;
             let rule = value["rule"].as_str().unwrap_or_default().to_string();
             if value.get("event").is_some() {
-                if rule.starts_with('@') {
+                // Where a path leads follows from what the guest writes.
+                if rule.starts_with('@') && rule != "@path" {
                     by_hand.push(format!("line {number}: {}", rule.trim_start_matches('@')));
                 }
                 continue;
@@ -58,7 +92,21 @@ impl Replay {
                 records.push(record);
             }
         }
-        Ok(Replay { header, records, by_hand, forced: HashMap::new(), came: BTreeMap::new() })
+        Ok(Replay { header, records, by: By::Address, by_hand, forced: HashMap::new(), came: BTreeMap::new() })
+    }
+
+    /// Recognises requests by something else than their address. The error says why this record cannot.
+    pub fn by(mut self, by: By) -> Result<Replay, String> {
+        let without = self.records.iter().find(|record| record.file.is_none());
+        if let (By::File, Some(record)) = (by, without) {
+            return Err(format!(
+                "rule {:?} decided about request {} without knowing the file system, so it cannot be found by file; record \
+                 with a script in which a rule has \"key\": \"file\", or matches by class, inode or path",
+                record.rule, record.seq
+            ));
+        }
+        self.by = by;
+        Ok(self)
     }
 
     /// The seed of the recorded run.
@@ -85,14 +133,11 @@ impl Replay {
             let rule = ids.iter().position(|id| *id == record.rule);
             let rule =
                 rule.ok_or_else(|| format!("it speaks of a rule {:?} that its header does not name", record.rule))?;
-            let place = Place {
-                rule: rule as u32,
-                op: record.op,
-                sector: record.sector,
-                sectors: record.sectors,
-                touch: record.touch,
-            };
-            self.forced.insert(place, i);
+            let Record { op, sector, sectors, touch, .. } = *record;
+            let request = Request { op, sector, sectors, queue: 0, inflight: 0 };
+            if let Some(place) = Place::of(self.by, rule as u32, &request, touch, record.file.as_ref()) {
+                self.forced.insert(place, i);
+            }
             self.came.insert(i, false);
         }
         Ok(self)
@@ -103,16 +148,15 @@ impl Replay {
         &mut self,
         rule: u32,
         request: &Request,
-        touch: u64,
-        address: DrawKey,
-        key: Key,
+        (touch, file): (u64, Option<&FileKey>),
+        key: DrawKey,
+        of_rule: Key,
     ) -> Option<Firing> {
-        let Request { op, sector, sectors, .. } = *request;
-        let found = *self.forced.get(&Place { rule, op, sector, sectors, touch })?;
+        let found = *self.forced.get(&Place::of(self.by, rule, request, touch, file)?)?;
         self.came.insert(found, true);
         let record = &self.records[found];
-        let key = match key {
-            Key::Address => address,
+        let key = match of_rule {
+            Key::Address | Key::File => key,
             Key::Ordinal => DrawKey::Ordinal(record.match_number),
         };
         // What the action drew it draws again: from the same seed by the same key.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
+use crate::class::ClassSet;
 use crate::corrupt::Damage;
 use crate::decision::{GateWhen, Status, UsedLen};
 use crate::distribution::Distribution;
@@ -85,6 +86,7 @@ pub struct Places {
     pub rule: Place,
     pub sectors: Vec<Place>,
     pub queue: Option<Place>,
+    pub path: Option<Place>,
     pub child_of: Option<Place>,
     pub to_sector: Option<Place>,
 }
@@ -180,6 +182,15 @@ pub struct Match {
     pub size: Bounds,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassSet>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inode: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// With a path: refuse to start where the image has none of that name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub must_exist: Option<bool>,
     #[serde(skip_serializing_if = "Bounds::is_open")]
     pub inflight: Bounds,
     /// Looks at the children of that split rule instead of at requests.

@@ -37,6 +37,7 @@ pub struct Script {
     pub(crate) name: Option<String>,
     pub(crate) description: Option<String>,
     pub(crate) seed: Option<u64>,
+    pub(crate) partition: Option<(u32, Place)>,
     pub(crate) device: DeviceLimits,
     pub(crate) device_places: Vec<(&'static str, Place)>,
     /// Capacities that events ask for.
@@ -186,6 +187,31 @@ impl Script {
         check::against_device(self, facts)
     }
 
+    /// Whether a rule asks what blocks are to the file system.
+    pub fn needs_the_file_system(&self) -> bool {
+        self.rules.iter().any(Rule::needs_the_file_system)
+    }
+
+    /// The partition that the script names as the one with the file system, from 1.
+    pub fn partition(&self) -> Option<u32> {
+        self.partition.as_ref().map(|(number, _)| *number)
+    }
+
+    /// Every path that a rule names, each once.
+    pub fn paths(&self) -> BTreeSet<&str> {
+        self.rules.iter().filter_map(|rule| rule.matches.path.as_deref()).collect()
+    }
+
+    /// Paths that are not there, by `inode_of`, and must be. E202 stops a start.
+    pub fn check_paths(&self, inode_of: impl Fn(&str) -> Option<u32>) -> Vec<Problem> {
+        check::against_paths(self, inode_of)
+    }
+
+    /// What is wrong with this script on a disk whose file system cannot be read. Nothing, if no rule asks for it.
+    pub fn without_file_system(&self, why: &str) -> Vec<Problem> {
+        check::without_file_system(self, why)
+    }
+
     /// The static limits to offer.
     pub fn device(&self) -> &DeviceLimits {
         &self.device
@@ -259,6 +285,7 @@ impl Script {
             description: self.description.as_deref(),
             seed: self.seed,
             device: &self.device,
+            filesystem: self.partition().map(|partition| FileSystem { partition }),
             states: self.states.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect(),
             rules: &self.rules,
             events: &self.events,
@@ -295,6 +322,11 @@ fn chance(rule: &Rule, queues: u16) -> Option<String> {
     }
     if queues < 2 {
         return None;
+    }
+    if rule.needs_the_file_system() {
+        return Some(format!(
+            "rule {id:?} asks what blocks are: that follows the order of metadata writes, and {queues} queues have no order among them"
+        ));
     }
     if rule.scope == Scope::Device || (matches!(rule.scope, Scope::Sticky { .. }) && !rule.is_latent()) {
         return Some(format!("rule {id:?} sticks once it has fired, and {queues} queues have no order among them"));
@@ -341,6 +373,8 @@ struct Normalized<'s> {
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
     device: &'s DeviceLimits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filesystem: Option<FileSystem>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     states: BTreeMap<&'s str, &'s [String]>,
     rules: &'s [Rule],
@@ -348,6 +382,11 @@ struct Normalized<'s> {
     events: &'s [Event],
     #[serde(skip_serializing_if = "Option::is_none")]
     expect: Option<Fired>,
+}
+
+#[derive(Serialize)]
+struct FileSystem {
+    partition: u32,
 }
 
 #[derive(Serialize)]

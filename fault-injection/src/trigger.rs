@@ -57,6 +57,8 @@ pub struct Progress {
 pub struct Drawing<'d> {
     pub draws: Option<&'d Draws>,
     pub address: DrawKey,
+    /// By what the request is in the file system.
+    pub file: Option<DrawKey>,
 }
 
 impl Progress {
@@ -84,7 +86,7 @@ impl Progress {
         }
         let mut drawn = Vec::new();
         if let (Some(probability), Some(draws)) = (trigger.probability, drawing.draws) {
-            let bits = draws.bits(self.draw_key(rule, drawing.address));
+            let bits = draws.bits(self.draw_key(rule, drawing));
             if !happens(bits, probability) {
                 return None;
             }
@@ -98,9 +100,11 @@ impl Progress {
     }
 
     /// What the match in hand draws by.
-    pub fn draw_key(&self, rule: &Rule, address: DrawKey) -> DrawKey {
+    pub fn draw_key(&self, rule: &Rule, drawing: &Drawing<'_>) -> DrawKey {
         match rule.trigger.key {
-            Key::Address => address,
+            Key::Address => drawing.address,
+            // The device knows the file system whenever a rule asks for this key; without it the address is all there is.
+            Key::File => drawing.file.unwrap_or(drawing.address),
             Key::Ordinal => DrawKey::Ordinal(self.matched),
         }
     }

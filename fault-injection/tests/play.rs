@@ -1,7 +1,7 @@
 //! Scripts played against requests, as text: tests/play/*.txt.
 //!
 //! A file holds a script, `====`, one command per line, `----`, and what came of it. Commands: `OP [SECTOR+SECTORS]
-//! [qQUEUE] [inflight=N] [xTIMES]`, `mark NAME`, `close RULE WINDOW`, `release RULE`, `ms N` (the clock jumps), `tick`, `reset`, `heal [RULE]`,
+//! [qQUEUE] [inflight=N] [xTIMES] [=CLASS[:INODE[:BLOCK]]*SECTORS,…]`, `bind PATH INODE|-`, `mark NAME`, `close RULE WINDOW`, `release RULE`, `ms N` (the clock jumps), `tick`, `reset`, `heal [RULE]`,
 //! `fail_class CLASS`, `resize SECTORS`, `enable RULE`, `disable RULE`, `remove RULE`, `add JSON`.
 //! To rewrite the outcome after a change on purpose: `REWRITE=1 cargo test -p fault-injection --test play`, and read
 //! the difference.
@@ -12,8 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fault_injection::{
-    Arrival, Decision, DeviceAction, DeviceFacts, Engine, EventRecord, FailClass, Gate, GateWhen, Moves, Op, Piece,
-    Reached, Request, RuleIndex, ScriptError, Source, UsedLen, Work, load,
+    Arrival, CLASSES, Decision, DeviceAction, DeviceFacts, Engine, EventRecord, FailClass, Gate, GateWhen, Moves, Op,
+    Piece, Reached, Request, RuleIndex, ScriptError, Source, Stretch, UsedLen, Work, load,
 };
 
 struct Play {
@@ -31,6 +31,10 @@ impl Play {
                 let reached = self.engine.mark(name, self.seq, self.elapsed_ms);
                 let text = format!("mark {name}: releases {}", self.names(&reached.released));
                 self.reached(&text, &reached);
+            }
+            ["bind", path, inode] => {
+                let event = self.engine.bind(path, inode.parse().ok(), self.seq);
+                self.events(&Vec::from_iter(event));
             }
             ["tick"] => {
                 let reached = self.engine.tick(self.seq, self.elapsed_ms);
@@ -72,6 +76,7 @@ impl Play {
         let op: Op = serde_json::from_value(words[0].into()).unwrap_or_else(|_| panic!("no command: {}", words[0]));
         let mut request = Request { op, sector: 0, sectors: 0, queue: 0, inflight: 0 };
         let mut times = 1;
+        let mut known = Vec::new();
         for word in &words[1..] {
             let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("no number: {word}"));
             if let Some((sector, sectors)) = word.split_once('+') {
@@ -80,16 +85,18 @@ impl Play {
                 request.queue = number(queue) as u16;
             } else if let Some(inflight) = word.strip_prefix("inflight=") {
                 request.inflight = number(inflight) as u32;
+            } else if let Some(parts) = word.strip_prefix('=') {
+                known = stretches(parts, request.sector);
             } else if let Some(n) = word.strip_prefix('x') {
                 times = number(n);
             } else {
                 panic!("no part of a request: {word}");
             }
         }
-        (0..times).for_each(|_| self.request(words[0], request));
+        (0..times).for_each(|_| self.request(words[0], request, &known));
     }
 
-    fn request(&mut self, op: &str, request: Request) {
+    fn request(&mut self, op: &str, request: Request, known: &[Stretch]) {
         let arrival = Arrival { seq: self.seq, elapsed_ms: self.elapsed_ms };
         self.seq += 1;
         let Request { sector, sectors, queue, .. } = request;
@@ -99,7 +106,7 @@ impl Play {
             writeln!(self.out, "{} {op} {sector}+{sectors}: not asked", arrival.seq).expect("a string");
             return;
         }
-        let decision = self.engine.decide(arrival, &request);
+        let decision = self.engine.decide_known(arrival, &request, known);
         let shown = self.show(&decision);
         writeln!(self.out, "{} {op} {sector}+{sectors}: {shown}", arrival.seq).expect("a string");
         for record in &decision.log {
@@ -223,6 +230,23 @@ fn show_piece(piece: &Piece) -> String {
     };
     let length = if piece.used_len == UsedLen::Full { " (full length)" } else { "" };
     format!("{status} {moves}{length}")
+}
+
+/// `CLASS[:INODE[:BLOCK]]*SECTORS,…`, in blocks of 8 sectors.
+fn stretches(text: &str, mut sector: u64) -> Vec<Stretch> {
+    let mut known = Vec::new();
+    for part in text.split(',') {
+        let (what, sectors) = part.split_once('*').expect("what it is, and how long");
+        let sectors: u64 = sectors.parse().expect("sectors");
+        let mut parts = what.split(':');
+        let word = parts.next().expect("a class");
+        let class = CLASSES.iter().find(|(name, _)| *name == word).unwrap_or_else(|| panic!("no class: {word}")).1;
+        let inode = parts.next().map(|inode| inode.parse().expect("an inode"));
+        let file_block = parts.next().map(|block| block.parse().expect("a block"));
+        known.push(Stretch { sector, sectors, class, inode, file_block, block_sectors: 8 });
+        sector += sectors;
+    }
+    known
 }
 
 fn play(script: &str, commands: &str) -> String {

@@ -99,12 +99,8 @@ fn scripts(folder: &str) -> Vec<(String, String)> {
     files.iter().map(|file| (file.display().to_string(), read(file))).collect()
 }
 
-/// Whether the loader finds the shape of a script sound; parts not carried out yet are.
 fn loader_accepts(text: &str) -> bool {
-    match load(&[Source { name: "script.json", text }]) {
-        Ok(_) => true,
-        Err(problems) => problems.0.iter().all(|problem| problem.code == "E401" || problem.is_warning()),
-    }
+    load(&[Source { name: "script.json", text }]).is_ok()
 }
 
 #[test]

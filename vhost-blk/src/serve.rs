@@ -199,7 +199,9 @@ fn check_against_image(script: &Script, disk: &Disk, offer: &Offer) -> Result<()
         queues: offer.queues,
         logical_block_bytes: offer.block_bytes,
     };
-    let (warnings, errors): (Vec<_>, Vec<_>) = script.check_device(&facts).into_iter().partition(Problem::is_warning);
+    let mut problems = script.check_device(&facts);
+    problems.extend(script.without_file_system("this device does not read file systems"));
+    let (warnings, errors): (Vec<_>, Vec<_>) = problems.into_iter().partition(Problem::is_warning);
     for warning in &warnings {
         eprintln!("{warning}");
     }

@@ -51,6 +51,8 @@ pub enum ScriptError {
         /// Where.
         by: String,
     },
+    /// The device was started without looking into the file system, and the rule asks for it.
+    NeedsFileSystem,
     /// The new rule is no rule.
     Problems(Problems),
 }
@@ -60,6 +62,11 @@ impl std::fmt::Display for ScriptError {
         match self {
             ScriptError::NoSuchRule(id) => write!(f, "no rule {id:?}; rules.list names those there are"),
             ScriptError::Named { id, by } => write!(f, "rule {id:?} is named by {by}; disable it instead"),
+            ScriptError::NeedsFileSystem => write!(
+                f,
+                "the device does not follow the file system, as no rule asked for it when it was started; start it with a \
+                 (disabled) rule that matches by \"class\""
+            ),
             ScriptError::Problems(problems) => write!(f, "{problems}"),
         }
     }
@@ -71,6 +78,7 @@ impl Engine {
     /// The mark `name` was set, before the request with the next `seq`.
     pub fn mark(&mut self, name: &str, seq: u64, elapsed_ms: u64) -> Reached {
         self.marks.insert(name.to_string());
+        self.file_touches.mark(name);
         self.tick(seq, elapsed_ms)
     }
 
@@ -254,6 +262,9 @@ impl Engine {
     pub fn add(&mut self, rule: &Value, facts: &DeviceFacts, seq: u64) -> Result<EventRecord, ScriptError> {
         let script = self.with_rule(rule, facts).map_err(ScriptError::Problems)?;
         let new = script.rules.last().expect("a rule was just added");
+        if new.needs_the_file_system() && !self.knows_files {
+            return Err(ScriptError::NeedsFileSystem);
+        }
         let record = changed(&new.id, RuleChange::Added, seq);
         self.rules.push(RuleState::new(new, self.seed));
         self.script = Arc::new(script);
@@ -279,7 +290,10 @@ impl Engine {
         let text = whole.to_string();
         let loaded = load(&[Source { name: "rule", text: &text }])?;
         let at_fault = |problem: &Problem| !problem.is_warning();
-        let problems: Vec<Problem> = loaded.script.check_device(facts).into_iter().filter(at_fault).collect();
+        let paths = loaded.script.check_paths(|path| self.paths.get(path).copied().flatten());
+        let problems =
+            loaded.script.check_device(facts).into_iter().chain(if self.knows_files { paths } else { Vec::new() });
+        let problems: Vec<Problem> = problems.filter(at_fault).collect();
         if problems.is_empty() { Ok(loaded.script) } else { Err(Problems(problems)) }
     }
 

@@ -4,6 +4,7 @@ use super::transfer::{fail, moved_bytes};
 use super::{Engine, Firing, Played, Unit, record, sets_of};
 use crate::decision::{Piece, RuleIndex, Work};
 use crate::event::{Outcome, Record};
+use crate::files::part;
 use crate::request::Request;
 use crate::rule::{Action, ChildOrder, Stage};
 use crate::script::Script;
@@ -73,7 +74,9 @@ impl Engine {
         let mut sector = parent.request.sector;
         for (child, &sectors) in (0u32..).zip(lengths) {
             let request = Request { sector, sectors, ..parent.request };
-            let mut unit = Unit { seq: parent.seq, request, split: Some(split), child: Some(child), touch: 0 };
+            let known = part(&parent.known, sector, sectors);
+            let mut unit =
+                Unit { seq: parent.seq, request, split: Some(split), child: Some(child), touch: 0, known, file: None };
             let mut played = self.play(script, &mut unit, &candidates, counts);
             pieces.push(self.resolve_piece(script, &unit, &mut played));
             sets.append(&mut sets_of(script, &played));

@@ -53,7 +53,8 @@ impl RuleState {
             _ => None,
         };
         let mut bad = Ranges::default();
-        if rule.is_latent() {
+        // Where the file system is asked, only the device can say which these are.
+        if rule.is_latent() && !rule.asks_the_file_system() {
             bad = Ranges::of(rule.matched_sectors(0, u64::MAX));
         }
         RuleState {
@@ -80,7 +81,7 @@ impl RuleState {
     }
 
     /// The rule was carried out on a request: what of it lasts.
-    pub(super) fn stick(&mut self, rule: &Rule, request: &Request) {
+    pub(super) fn stick(&mut self, rule: &Rule, request: &Request, matched: Vec<(u64, u64)>) {
         let (start, end) = (request.sector, request.sector.saturating_add(request.sectors));
         match &rule.scope {
             Scope::Request => {}
@@ -90,7 +91,6 @@ impl RuleState {
             // What was bad from the start and has been healed does not go bad again.
             Scope::Sticky { .. } if rule.is_latent() => {}
             Scope::Sticky { .. } => {
-                let matched = rule.matched_sectors(start, request.sectors);
                 matched.into_iter().for_each(|(start, end)| self.bad.add(start, end));
             }
         }

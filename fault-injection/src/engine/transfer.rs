@@ -51,13 +51,13 @@ impl Engine {
                 }
                 Action::Corrupt { damage, place } => {
                     let (_, draws) = self.rules[index as usize].action.as_ref().expect("prepared for every corruption");
-                    let sectors = self.affected(script, index, &unit.request);
+                    let sectors = self.affected(script, index, unit);
                     played.settle(firing, Outcome::Corrupt { sectors: sectors.clone() });
                     let (rule, media, draws) = (RuleIndex(index), *place == Where::Media, draws.clone());
                     piece.moves = Moves::Corrupt(Corruption { rule, media, sectors, damage: *damage, draws });
                 }
                 Action::Stale { versions } => {
-                    let sectors = self.affected(script, index, &unit.request);
+                    let sectors = self.affected(script, index, unit);
                     piece.moves = Moves::Stale { versions: *versions, sectors };
                     played.settle(firing, Outcome::Stale { versions: *versions });
                 }
@@ -80,14 +80,15 @@ impl Engine {
     }
 
     /// Sectors of a request that the rule is about: those in its ranges, and those that are bad by it.
-    fn affected(&self, script: &Script, rule: u32, request: &Request) -> Vec<(u64, u64)> {
+    fn affected(&self, script: &Script, rule: u32, unit: &Unit) -> Vec<(u64, u64)> {
         let (state, rule) = (&self.rules[rule as usize], &script.rules[rule as usize]);
-        let (start, end) = (request.sector, request.sector + request.sectors);
+        let Request { sector: start, sectors, .. } = unit.request;
+        let end = start + sectors;
         if state.everywhere {
             return vec![(start, end)];
         }
         let bad = state.bad.within(start, end);
-        let matched = if rule.is_latent() { Vec::new() } else { rule.matched_sectors(start, request.sectors) };
+        let matched = if rule.is_latent() { Vec::new() } else { self.matched_sectors(rule, unit) };
         Ranges::of(bad.into_iter().chain(matched)).list().to_vec()
     }
 

@@ -1,6 +1,7 @@
 //! `match`: which requests a rule looks at.
 
 use super::Parser;
+use crate::class::{CLASSES, ClassSet};
 use crate::reader::{At, Fields, MAX_INTEGER};
 use crate::rule::{Action, Bounds, Match, OPS, OpSet, Overlap, Place, Places, Rule, Scope, Stage};
 
@@ -20,11 +21,27 @@ impl Parser<'_> {
             overlap: Overlap::Any,
             size: Bounds::default(),
             queue: None,
+            class: None,
+            inode: None,
+            path: None,
+            must_exist: None,
             inflight: Bounds::default(),
             child_of: None,
         };
         let mut op = NamedOps::default();
-        let known = ["op", "sectors", "overlap", "size", "queue", "class", "inode", "path", "inflight", "child_of"];
+        let known = [
+            "op",
+            "sectors",
+            "overlap",
+            "size",
+            "queue",
+            "class",
+            "inode",
+            "path",
+            "must_exist",
+            "inflight",
+            "child_of",
+        ];
         let Some(fields) = at.and_then(|at| self.r.object(at, &known)) else { return (matches, op) };
         if let Some(at) = fields.get("op") {
             op = self.named_ops(at);
@@ -46,33 +63,54 @@ impl Parser<'_> {
             places.child_of = Some(self.r.place(at));
             matches.child_of = self.r.string(at).map(str::to_string);
         }
-        self.file_system_parts(&fields);
+        self.file_system_parts(&fields, &mut matches, places);
         (matches, op)
     }
 
-    /// `class`, `inode` and `path` need to know what ext4 keeps where.
-    fn file_system_parts(&mut self, fields: &Fields<'_>) {
-        const HINT: &str = "match by \"sectors\" instead";
-        if let Some(at) = fields.get("class") {
-            let items = if at.is_array() { self.r.array(at).unwrap_or_default() } else { vec![at.clone()] };
-            for item in &items {
-                if self.r.string(item).is_some_and(|class| !class.starts_with("ext4.")) {
-                    let hint = "as in ext4.data or ext4.journal.commit".to_string();
-                    self.r.report("E102", item, "a class begins with \"ext4.\"", Some(hint));
-                }
-            }
-            self.not_yet(at, "matching by \"class\"", HINT);
-        }
+    /// `class`, `inode` and `path`: what the blocks are to the file system.
+    fn file_system_parts(&mut self, fields: &Fields<'_>, matches: &mut Match, places: &mut Places) {
+        matches.class = fields.get("class").map(|at| self.classes(at));
         if let Some(at) = fields.get("inode") {
-            self.r.integer(at, 1, MAX_INTEGER);
-            self.not_yet(at, "matching by \"inode\"", HINT);
+            matches.inode = self.r.integer(at, 1, u32::MAX.into()).map(|inode| inode as u32);
         }
         if let Some(at) = fields.get("path") {
-            if self.r.string(at).is_some_and(|path| !path.starts_with('/')) {
-                self.r.report("E102", at, "a path begins with \"/\"", None);
-            }
-            self.not_yet(at, "matching by \"path\"", HINT);
+            places.path = Some(self.r.place(at));
+            matches.path = self.path(at);
         }
+        if let Some(at) = fields.get("must_exist") {
+            matches.must_exist = self.r.boolean(at);
+            if !fields.has("path") {
+                self.r.report("E111", at, "\"must_exist\" means nothing without \"path\"", None);
+            }
+        }
+        let asks = fields.present(&["class", "inode", "path"]);
+        if let (Overlap::Covers, Some(key), None) = (matches.overlap, asks.first(), fields.get("sectors")) {
+            let text = format!("{key:?} has no end that a request could cover");
+            let hint = "give \"sectors\" too, or use \"any\" or \"within\"".to_string();
+            self.r.report("E111", fields.get("overlap").unwrap_or(&fields.at), text, Some(hint));
+        }
+    }
+
+    fn classes(&mut self, at: &At<'_>) -> ClassSet {
+        let items = if at.is_array() { self.r.array(at).unwrap_or_default() } else { vec![at.clone()] };
+        if items.is_empty() {
+            let hint = "leave \"class\" out for any".to_string();
+            self.r.report("E103", at, "an empty list of classes matches nothing", Some(hint));
+        }
+        let words = CLASSES.map(|(word, _)| (word, ClassSet::named(word)));
+        items.iter().filter_map(|item| self.r.choice(item, &words)).fold(ClassSet::default(), ClassSet::or)
+    }
+
+    /// Names from the root on, as the directories have them.
+    fn path(&mut self, at: &At<'_>) -> Option<String> {
+        let path = self.r.string(at)?;
+        let odd = path.split('/').skip(1).any(|name| matches!(name, "" | "." | "..") || name.len() > 255);
+        if !path.starts_with('/') || (odd && path != "/") {
+            let hint = "from the root of the file system on, as in \"/dir/file\"".to_string();
+            self.r.report("E102", at, format!("{path:?} is not a path of plain names"), Some(hint));
+            return None;
+        }
+        Some(path.to_string())
     }
 
     fn named_ops<'n>(&mut self, at: &At<'n>) -> NamedOps<'n> {
@@ -98,6 +136,7 @@ impl Parser<'_> {
         let matches = &rule.matches;
         let sticky = matches!(rule.scope, Scope::Sticky { .. });
         let placed = sticky || !matches.sectors.is_empty() || !matches.size.is_open() || matches.child_of.is_some();
+        let placed = placed || rule.asks_the_file_system();
         let meant = if placed { rule.action.ops().and(OpSet::SECTORED) } else { rule.action.ops() };
         self.refuse_ops(named, rule, meant);
         let any = if named.any || named.ops == OpSet::NONE { OpSet::ANY } else { OpSet::NONE };
@@ -117,8 +156,9 @@ impl Parser<'_> {
         let Some(at) = named.at.as_ref().filter(|_| odd != OpSet::NONE) else { return };
         let names = odd.names().join(", ");
         if rule.action.ops().covers(odd) {
-            let text =
-                format!("{names} has no sectors: \"sectors\", \"size\", \"child_of\" and \"sticky\" never match it");
+            let text = format!(
+                "{names} has no sectors: \"sectors\", \"size\", \"class\", \"inode\", \"path\", \"child_of\" and \"sticky\" never match it"
+            );
             self.r.report("E111", at, text, None);
             return;
         }

@@ -13,11 +13,8 @@ impl Parser<'_> {
             self.r.report("E104", at, "\"nth\" and \"every\" exclude each other", None);
         }
         let when = fields.get("when").map(|at| self.state_values(at)).unwrap_or_default();
-        let keys = [("address", Some(Key::Address)), ("ordinal", Some(Key::Ordinal)), ("file", None)];
+        let keys = [("address", Key::Address), ("ordinal", Key::Ordinal), ("file", Key::File)];
         let key = fields.get("key").and_then(|at| self.r.choice(at, &keys));
-        if let (Some(None), Some(at)) = (key, fields.get("key")) {
-            self.not_yet(at, "trigger.key \"file\"", "use \"address\" or \"ordinal\"");
-        }
         Some(Trigger {
             when,
             after: fields.get("after").and_then(|at| self.point(at)),
@@ -26,7 +23,7 @@ impl Parser<'_> {
             every: fields.get("every").and_then(|at| self.r.integer(at, 1, MAX_INTEGER)),
             probability: fields.get("probability").and_then(|at| self.r.share(at, "percent")),
             limit: fields.get("limit").and_then(|at| self.r.integer(at, 1, MAX_INTEGER)),
-            key: key.flatten().unwrap_or_default(),
+            key: key.unwrap_or_default(),
         })
     }
 
