@@ -41,6 +41,8 @@ pub enum Command {
     Report(Report),
     /// Drive the replica alone: calls as JSON lines on stdin, events as JSON lines on stdout (docs/replica.md).
     Replica(Replica),
+    /// Count what a change of the path is worth: two dialects on the same workloads (docs/compare-dialects.md).
+    CompareDialects(CompareDialects),
     /// Examine every state that the power cuts of a run may leave: replay its journal, then check it.
     CrashStates(CrashStates),
 }
@@ -152,6 +154,20 @@ pub struct Replica {
     /// Exactly these defects, with commas between them, or `none`. Without it: the dialect's own.
     #[arg(long, value_name = "LIST", value_parser = Bugs::parse)]
     pub bugs: Option<Bugs>,
+}
+
+/// `guest-tests compare-dialects`
+#[derive(Debug, ClapArgs)]
+pub struct CompareDialects {
+    /// The dialect without the change, for instance per_bio.
+    #[arg(value_parser = dialect)]
+    pub before: Dialect,
+    /// The dialect with it, for instance seed.
+    #[arg(value_parser = dialect)]
+    pub after: Dialect,
+    /// Write tables and plots to this HTML file too; its folder must be there.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 fn dialect(name: &str) -> Result<Dialect, String> {

@@ -1,12 +1,12 @@
 //! The program `guest-tests`: reads the command line, does one thing, prints the result to stdout and ends with its code.
 
 use clap::Parser;
-use guest_tests::args::{Args, Command, CrashStates, Doctor, Format, Replay, Report, Run};
-use guest_tests::failure::{Failure, exit};
+use guest_tests::args::{Args, Command, CompareDialects, CrashStates, Doctor, Format, Replay, Report, Run};
+use guest_tests::failure::{At, Failure, exit};
 use guest_tests::folder::{self, RunFolder};
 use guest_tests::interrupt::Interrupt;
 use guest_tests::verdict::Verdict;
-use guest_tests::{crash_states, doctor, judge, page, programs, replica, run, show};
+use guest_tests::{compare_dialects, crash_states, doctor, judge, page, programs, replica, run, show};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Replay(replay) => judge_again(&args, replay),
         Command::Report(report) => draw_again(report),
         Command::Replica(wanted) => Ok(replica::replica(wanted)),
+        Command::CompareDialects(wanted) => compare(&args, wanted),
         Command::CrashStates(states) => examine_states(&args, states),
     };
     ExitCode::from(done.unwrap_or_else(|failure| tell(&args, &failure)))
@@ -84,6 +85,19 @@ fn draw_again(report: &Report) -> Result<u8, Failure> {
     let judged = judge::judge(&recorded)?;
     folder.write(folder::REPORT, page::render(&recorded, &judged))?;
     println!("{}", folder.file(folder::REPORT).display());
+    Ok(exit::AS_EXPECTED)
+}
+
+fn compare(args: &Args, wanted: &CompareDialects) -> Result<u8, Failure> {
+    let comparison = compare_dialects::compare(wanted.before, wanted.after)?;
+    if let Some(page) = &wanted.out {
+        std::fs::write(page, compare_dialects::render(&comparison)).at("write", page)?;
+        show::progress(&format!("tables and plots: {}", page.display()));
+    }
+    match args.format {
+        Format::Json => println!("{}", serde_json::json!(comparison)),
+        Format::Text => print!("{}", compare_dialects::text(&comparison)),
+    }
     Ok(exit::AS_EXPECTED)
 }
 

@@ -13,9 +13,9 @@ const REMEDY: &str =
 
 /// How the page is looked at.
 #[derive(Clone, Copy)]
-struct Look {
-    width: u32,
-    dark: bool,
+pub(crate) struct Look {
+    pub(crate) width: u32,
+    pub(crate) dark: bool,
 }
 
 const WIDE: Look = Look { width: 1280, dark: false };
@@ -54,7 +54,7 @@ fn open(page: &str, look: Look, what: &[&str]) -> Output {
 }
 
 /// The page as it stands when its script has done its work.
-fn dom(page: &str, look: Look) -> String {
+pub(crate) fn dom(page: &str, look: Look) -> String {
     let dom = String::from_utf8(open(page, look, &["--dump-dom"]).stdout).expect("HTML is text");
     assert!(dom.contains("</html>"), "no page came back: {dom}");
     dom
@@ -199,7 +199,7 @@ fn screenshots_can_be_taken() {
     }
 }
 
-fn screenshot(page: &str, look: Look, keep: Option<PathBuf>) -> Vec<u8> {
+pub(crate) fn screenshot(page: &str, look: Look, keep: Option<PathBuf>) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder for the picture");
     let file = keep.unwrap_or_else(|| folder.path().join("page.png"));
     open(page, look, &[&format!("--screenshot={}", Path::new(&file).display())]);

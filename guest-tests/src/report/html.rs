@@ -4,7 +4,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 /// Makes any text safe between tags and in quoted attributes.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -40,7 +40,7 @@ pub(super) fn embed(data: &impl Serialize) -> String {
 }
 
 /// Source expression of a content security policy that allows exactly this inline script or style.
-pub(super) fn allow_inline(text: &str) -> String {
+pub(crate) fn allow_inline(text: &str) -> String {
     format!("'sha256-{}'", base64(&Sha256::digest(text)))
 }
 
@@ -58,7 +58,7 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 /// Puts `values` into a template's `{{name}}`s, in one pass: a value that looks like a placeholder stays what it is.
-pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> String {
+pub(crate) fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut page = String::with_capacity(template.len() + values.iter().map(|value| value.1.len()).sum::<usize>());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {

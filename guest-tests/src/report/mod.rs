@@ -10,7 +10,7 @@
 
 mod axis;
 mod bars;
-mod html;
+pub(crate) mod html;
 mod input;
 mod items;
 mod links;
@@ -22,7 +22,7 @@ mod timeline;
 mod words;
 
 #[cfg(test)]
-mod browser;
+pub(crate) mod browser;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
@@ -40,7 +40,8 @@ use summary::Summary;
 use timeline::Timeline;
 
 const TEMPLATE: &str = include_str!("assets/page.html");
-const STYLE: &str = include_str!("assets/style.css");
+/// What all our pages look like.
+pub(crate) const STYLE: &str = include_str!("assets/style.css");
 
 /// In the order in which they build on each other; each opens with what it is for.
 const SCRIPTS: &[&str] = &[
