@@ -80,7 +80,8 @@ fn read_trace(run: &RunFolder) -> Result<Decoded, String> {
 pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
     let host = &recorded.host;
     let release = &host.kernel.release;
-    let chosen = dialect::choose(host.dialect.as_deref(), release);
+    let identity = dialect::Identity { release, build: &host.kernel.build };
+    let chosen = dialect::choose(host.dialect.as_deref(), identity);
     let comparison = compare(recorded, chosen.as_ref().ok().map(|chosen| chosen.dialect))?;
     let (lockstep, why) = lockstep(recorded, &comparison, chosen.as_ref().err());
     let findings = find(recorded);
@@ -104,7 +105,7 @@ pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
         as_expected: conclusion.as_expected,
         exit_code: conclusion.exit_code,
         kernel: release.clone(),
-        dialect: chosen.as_ref().map_or("none".to_owned(), |chosen| chosen.dialect.name.to_string()),
+        dialect: chosen.as_ref().map_or("none".to_owned(), |chosen| chosen.dialect.describe()),
         dialect_exact: chosen.as_ref().is_ok_and(|chosen| chosen.exact),
         oracles,
         compared: comparison.as_ref().map_or(Compared::default(), |judgement| judgement.compared.clone()),
@@ -136,10 +137,22 @@ fn compare(
         device: &requests,
         queues: device.queues,
         cpus: trace.header.vcpus,
-        setup: Setup { mutation, block_bytes: recorded.scenario.filesystem.block_bytes, ..Setup::new(dialect) },
+        setup: setup(&recorded.scenario, dialect, mutation),
         exceptions: &Exceptions::built_in(),
     };
     Ok(Ok(differ::judge(&case)))
+}
+
+/// The replica for a scenario's file system.
+pub fn setup(scenario: &Scenario, dialect: ext4_replica::Dialect, mutation: Option<ext4_replica::Mutation>) -> Setup {
+    let filesystem = &scenario.filesystem;
+    let options = filesystem.mount.iter().flat_map(|options| options.split(','));
+    Setup {
+        mutation,
+        block_bytes: filesystem.block_bytes,
+        data_err_abort: options.map(str::trim).any(|option| option == "data_err=abort"),
+        ..Setup::new(dialect)
+    }
 }
 
 /// Everything that is missing from the witnesses.

@@ -106,7 +106,8 @@ fn plan(args: &args::Run) -> Result<Plan, Failure> {
     }
     // Without one in the table lockstep will be unjudged; findings and end state are judged all the same.
     if args.dialect.is_some() {
-        dialect::choose(args.dialect.as_deref(), &kernel.release).map_err(Failure::BadInput)?;
+        let identity = dialect::Identity { release: &kernel.release, build: "" };
+        dialect::choose(args.dialect.as_deref(), identity).map_err(Failure::BadInput)?;
     }
     let accel = match args.accel {
         args::Accel::Auto => Accel::Auto,

@@ -54,6 +54,8 @@ pub struct Assertions {
     counts_are_witness: bool,
     /// The worker releases an io_end of which a bio failed without converting it (e856f93e0fb2).
     keeps_failed_unwritten: bool,
+    /// A failed bio alone sends an io_end to the worker (data_err=abort since ce51afb8cc5e).
+    defers_failed: bool,
     violations: Vec<Violation>,
 }
 
@@ -101,6 +103,12 @@ impl Assertions {
             keeps_failed_unwritten: !dialect.has(Bug::ConvertAfterError),
             ..Assertions::default()
         }
+    }
+
+    /// The same for a file system mounted with data_err=abort, where the dialect carries that out: an io_end of which a
+    /// bio failed goes to the worker, UNWRITTEN or not.
+    pub fn under_data_err_abort(self, dialect: &Dialect) -> Assertions {
+        Assertions { defers_failed: dialect.data_err_abort, ..self }
     }
 
     /// What was violated so far, in order.
@@ -198,7 +206,8 @@ impl Assertions {
         let last_put = life.last_put;
         life.listed = true;
         let ino = life.ino;
-        let due = matches!(last_put, Some(LastPut { deferred: true, unwritten: true }));
+        let failed = self.defers_failed && life.failed;
+        let due = last_put.is_some_and(|put| put.deferred && (put.unwritten || failed));
         self.check_io_end(due, Invariant::I5, io_end, || {
             "it is queued, but not by a last, deferred put with UNWRITTEN set".into()
         });
@@ -259,7 +268,8 @@ impl Assertions {
         let again = std::mem::replace(&mut life.released, true);
         let was_unwritten = life.last_put.is_some_and(|put| put.unwritten);
         let (converted, listed, taken) = (!life.converted.is_empty(), life.listed, life.taken);
-        let due_for_list = matches!(life.last_put, Some(LastPut { deferred: true, unwritten: true }));
+        let failed = self.defers_failed && life.failed;
+        let due_for_list = life.last_put.is_some_and(|put| put.deferred && (put.unwritten || failed));
         let references = life.references();
         self.check_io_end(references == 0, Invariant::I3, io_end, || {
             format!("it is released with {references} references on it")

@@ -114,6 +114,9 @@ pub struct Dialect {
     pub writepages_puts: bool,
     /// `ext4_put_io_end` converts even where the worker does not, after an error.
     pub put_converts_after_error: bool,
+    /// With the mount option data_err=abort, an io_end of which a bio failed goes to the worker whether or not there is
+    /// anything to convert, and the worker aborts the journal.
+    pub data_err_abort: bool,
 }
 
 const SEED: Dialect = Dialect {
@@ -139,6 +142,7 @@ const SEED: Dialect = Dialect {
     put_converts: true,
     writepages_puts: false,
     put_converts_after_error: false,
+    data_err_abort: false,
 };
 
 const PER_BIO: Dialect = Dialect {
@@ -203,7 +207,7 @@ const DIALECTS: &[Dialect] = &[
     Dialect { name: DialectName::V5_10, ..V6_1 },
     V6_1,
     V6_12,
-    Dialect { name: DialectName::V7_2, put_converts_after_error: false, ..V6_12 },
+    Dialect { name: DialectName::V7_2, put_converts_after_error: false, data_err_abort: true, ..V6_12 },
 ];
 
 impl Dialect {

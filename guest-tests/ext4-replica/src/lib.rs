@@ -24,6 +24,7 @@ mod mutation;
 mod page_io;
 mod state;
 mod survey;
+mod switch;
 mod thread;
 mod writeback;
 
@@ -37,3 +38,4 @@ pub use extents::Extent;
 pub use lockstep::{Lockstep, NotPredicted, Replica, Setup};
 pub use misfit::{Misfit, MisfitKind};
 pub use mutation::Mutation;
+pub use switch::{Switch, SwitchError};

@@ -22,6 +22,9 @@ use writeback_events::{
 #[derive(Clone, Copy, Debug)]
 pub struct Replica;
 
+/// Why no fsync can be predicted once that has happened.
+const JOURNAL_ABORTED: &str = "the journal was aborted over a failed write of file data (data_err=abort)";
+
 /// What a lockstep run is made for.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -34,12 +37,14 @@ pub struct Setup {
     /// Worker starts, counted from 1 over the whole run, whose worker takes the list only after one more io_end has been
     /// queued. The guest's trace shows that a worker starts, not when it takes the list; see [`Lockstep::raced`].
     pub late_splices: BTreeSet<u32>,
+    /// The file system is mounted with data_err=abort.
+    pub data_err_abort: bool,
 }
 
 impl Setup {
     /// A true replica of `dialect` for a file system with 4096-byte blocks.
     pub fn new(dialect: Dialect) -> Setup {
-        Setup { dialect, mutation: None, block_bytes: 4096, late_splices: BTreeSet::new() }
+        Setup { dialect, mutation: None, block_bytes: 4096, late_splices: BTreeSet::new(), data_err_abort: false }
     }
 }
 
@@ -57,8 +62,10 @@ impl Replica {
     /// [`Lockstep::step`] is then given one by one.
     pub fn lockstep<'a>(setup: Setup, stimuli: impl IntoIterator<Item = &'a Stimulus>) -> Lockstep {
         let block_bytes = u64::from(setup.block_bytes).clamp(512, 4096);
+        let mut path = Path::new(setup.dialect, setup.mutation, block_bytes);
+        path.data_err_abort = setup.data_err_abort;
         Lockstep {
-            path: Path::new(setup.dialect, setup.mutation, block_bytes),
+            path,
             responses: Vec::new(),
             survey: Survey::read(stimuli, block_bytes),
             block_layer: BlockLayer::new(setup.mutation == Some(Mutation::BioEndsWithFirstRequest)),
@@ -422,7 +429,8 @@ impl Lockstep {
         if self.ops.contains_key(&op) {
             return Err(about_op(op, MisfitKind::OpBegunTwice { op }));
         }
-        self.ops.insert(op, Op { task, kind, doubt: None });
+        let doubt = self.path.journal_aborted.then(|| JOURNAL_ABORTED.to_owned());
+        self.ops.insert(op, Op { task, kind, doubt });
         Ok(())
     }
 
@@ -432,7 +440,9 @@ impl Lockstep {
         };
         let OpKind::Fsync { ino } = kind else { return Ok(()) };
         let wb_err = self.path.state.inodes.entry(ino).or_default().wb_err.check_and_advance();
-        match doubt.or_else(|| self.doubt.clone()) {
+        // An fsync that was waiting for the failed write is told of that, whatever became of the journal.
+        let too_late = (self.path.journal_aborted && wb_err == 0).then(|| JOURNAL_ABORTED.to_owned());
+        match doubt.or(too_late).or_else(|| self.doubt.clone()) {
             Some(why) => self.not_predicted.push(NotPredicted { op, why }),
             None => self.responses.push(Response::OpResult { op, errno: wb_err }),
         }

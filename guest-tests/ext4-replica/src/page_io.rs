@@ -27,6 +27,10 @@ pub(crate) struct Path {
     pub(crate) dialect: Dialect,
     mutation: Option<Mutation>,
     block_bytes: u64,
+    /// The file system is mounted with data_err=abort. Where the dialect has [`Dialect::data_err_abort`], that is carried out.
+    pub(crate) data_err_abort: bool,
+    /// The worker, or a last put, has aborted the journal over a failed bio.
+    pub(crate) journal_aborted: bool,
     /// What happened since it was last taken. No part of the state.
     pub(crate) events: Vec<Event>,
 }
@@ -34,7 +38,9 @@ pub(crate) struct Path {
 impl Path {
     /// `block_bytes` is that of a trace's file system; inodes that a driver creates have their own.
     pub(crate) fn new(dialect: Dialect, mutation: Option<Mutation>, block_bytes: u64) -> Path {
-        Path { state: State::default(), dialect, mutation, block_bytes, events: Vec::new() }
+        let (data_err_abort, journal_aborted) = (false, false);
+        let (state, events) = (State::default(), Vec::new());
+        Path { state, dialect, mutation, block_bytes, data_err_abort, journal_aborted, events }
     }
 
     pub(crate) fn planted(&self, mutation: Mutation) -> bool {
@@ -222,8 +228,13 @@ impl Path {
     }
 
     fn chains(&self, io_end: IoEndId) -> bool {
-        let unwritten = self.io_end(io_end).flag.unwritten;
-        self.dialect.finish_after_conversion && unwritten && !self.planted(Mutation::FoliosEndEarly)
+        let waits = self.io_end(io_end).flag.unwritten || self.aborts(io_end);
+        self.dialect.finish_after_conversion && waits && !self.planted(Mutation::FoliosEndEarly)
+    }
+
+    /// A bio of it failed, and that is to abort the journal (`ext4_io_end_defer_completion`, v7.2).
+    fn aborts(&self, io_end: IoEndId) -> bool {
+        self.data_err_abort && self.dialect.data_err_abort && self.io_end(io_end).flag.error
     }
 
     fn call_put_of_bio(&self, thread: &mut Thread, io_end: IoEndId) {
@@ -300,6 +311,7 @@ impl Path {
                 self.io_end_mut(io_end).flag.unwritten = false;
                 thread.call(Frame::ReleaseIoEnd { io_end, at: Release::Check });
             }
+            Put::TestFlag if self.aborts(io_end) => thread.call(Frame::AddCompleteIo { io_end }),
             Put::TestFlag if self.io_end(io_end).flag.unwritten && self.has_range(io_end) => {
                 thread.call(Frame::AddCompleteIo { io_end });
             }
@@ -317,6 +329,7 @@ impl Path {
                 }
             }
             Put::TestFlag => {
+                self.journal_aborted |= self.aborts(io_end);
                 thread.call(Frame::ReleaseIoEnd { io_end, at: Release::Check });
                 if self.io_end(io_end).flag.unwritten {
                     thread.call(Frame::ClearIoUnwrittenFlag { io_end, at: OrFlag::Test });
@@ -341,7 +354,7 @@ impl Path {
 
     /// One step: the list is looked at, the work queued and the io_end added under one lock.
     fn ext4_add_complete_io(&mut self, io_end: IoEndId) {
-        if !self.io_end(io_end).flag.unwritten {
+        if !self.io_end(io_end).flag.unwritten && !self.aborts(io_end) {
             return self.bug("ext4_add_complete_io", "not_unwritten");
         }
         let never_queue = self.planted(Mutation::WorkNotQueued);
@@ -372,7 +385,7 @@ impl Path {
                 let last_first = self.planted(Mutation::WorkerTakesLastFirst);
                 let next = if last_first { unwritten.pop_back() } else { unwritten.pop_front() };
                 match next {
-                    Some(io_end) if !self.io_end(io_end).flag.unwritten => {
+                    Some(io_end) if !self.io_end(io_end).flag.unwritten && !self.aborts(io_end) => {
                         self.bug("ext4_do_flush_completed_IO", "not_unwritten");
                     }
                     Some(io_end) => {
@@ -395,6 +408,7 @@ impl Path {
                 thread.call(Frame::EndIoEnd { io_end, at: EndIoEnd::Release(0) });
             }
             EndIoEnd::Convert => {
+                self.journal_aborted |= self.aborts(io_end);
                 thread.call(Frame::EndIoEnd { io_end, at: EndIoEnd::ClearFlag });
                 if self.converts(io_end) {
                     thread.call(Frame::ConvertUnwrittenIoEndVec { io_end, next: 0 });

@@ -286,6 +286,9 @@ impl<'a> Comparison<'a> {
     /// Holds the guest to its own word.
     fn add_violations(&mut self, case: &Case<'_>, joined: &Joined) {
         let mut assertions = Assertions::new(case.cpus, &case.setup.dialect);
+        if case.setup.data_err_abort {
+            assertions = assertions.under_data_err_abort(&case.setup.dialect);
+        }
         let mut stimuli = joined.stimuli.iter().peekable();
         for entry in case.entries {
             // Of one event that is both, the stimulus comes first.

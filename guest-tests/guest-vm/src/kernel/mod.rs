@@ -19,13 +19,14 @@ use crate::disk::sha256;
 use crate::error::{Doing, Error};
 
 pub use cache::default_cache;
+pub use unpack::build;
 
 /// What kernel is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelSpec {
     /// The newest stock kernel of a series, such as `6.1`.
     Series(String),
-    /// A stock kernel by exact release (`6.1.0-56-cloud-amd64`).
+    /// A stock kernel by exact release (`6.1.0-56-cloud-amd64`), or a pinned one by its package's version (`6.1.192-2`).
     Release(String),
     /// A bzImage, a vmlinux, a .deb, or a folder that holds an unpacked package or a build tree.
     Path(PathBuf),
@@ -45,7 +46,7 @@ impl std::str::FromStr for KernelSpec {
         if text.starts_with(|c: char| c.is_ascii_digit()) {
             return Ok(KernelSpec::Release(text.into()));
         }
-        let why = "it is neither a series (6.1), nor a release (6.1.0-56-cloud-amd64), nor a path that exists";
+        let why = "it is neither a series (6.1), nor a release (6.1.0-56-cloud-amd64), nor a pinned version (6.1.192-2), nor a path that exists";
         Err(Error::NoKernel { spec: text.into(), why: why.into() })
     }
 }
@@ -122,6 +123,32 @@ struct Series {
     package: String,
     #[serde(default)]
     also: Vec<String>,
+    #[serde(default)]
+    pin: Vec<Pin>,
+}
+
+/// One kernel by exact version.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pin {
+    version: String,
+    /// The image's first.
+    debs: Vec<PinnedDeb>,
+}
+
+/// A package, and what its file must be.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PinnedDeb {
+    package: String,
+    sha256: String,
+}
+
+/// Every series of kernels.toml, oldest first, with its pinned versions.
+#[must_use]
+pub fn listed() -> Vec<(String, Vec<String>)> {
+    let versions = |row: &Series| row.pin.iter().map(|pin| pin.version.clone()).collect();
+    table().iter().map(|row| (row.series.clone(), versions(row))).collect()
 }
 
 fn table() -> Vec<Series> {
@@ -145,6 +172,12 @@ fn row_of(spec: &KernelSpec, wanted: &str) -> Result<Series, Error> {
         spec: spec.to_string(),
         why: format!("kernels.toml knows the series {}; give a path to use any other kernel", known()),
     })
+}
+
+/// The pin that is meant by a version: `6.1.192-2`.
+fn pin_of<'a>(row: &'a Series, spec: &KernelSpec) -> Option<&'a Pin> {
+    let KernelSpec::Release(wanted) = spec else { return None };
+    row.pin.iter().find(|pin| pin.version == *wanted)
 }
 
 /// Makes a [`Kernel`] of what lies in `folder`; what has to be unpacked goes there too.
@@ -242,6 +275,21 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), rows);
+    }
+
+    #[test]
+    fn every_pin_is_of_its_series_and_has_whole_hashes() {
+        for row in table() {
+            for pin in &row.pin {
+                assert!(pin.version.starts_with(&format!("{}.", row.series)), "{}", pin.version);
+                assert!(!pin.debs.is_empty());
+                let whole =
+                    |deb: &PinnedDeb| deb.sha256.len() == 64 && deb.sha256.bytes().all(|b| b.is_ascii_hexdigit());
+                assert!(pin.debs.iter().all(whole), "{:?}", pin.debs);
+                let spec: KernelSpec = pin.version.parse().unwrap();
+                assert_eq!(pin_of(&row_of(&spec, &pin.version).unwrap(), &spec), Some(pin));
+            }
+        }
     }
 
     #[test]

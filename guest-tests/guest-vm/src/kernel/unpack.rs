@@ -44,18 +44,31 @@ pub fn vmlinux(image: &Path, folder: &Path) -> Result<PathBuf, Error> {
 
 /// `uname -r` as the kernel's banner says it.
 pub fn release(vmlinux: &Path) -> Result<String, Error> {
-    const BANNER: &[u8] = b"Linux version ";
     let bytes = fs::read(vmlinux).doing(|| format!("reading {}", vmlinux.display()))?;
-    let releases = bytes
-        .windows(BANNER.len() + 1)
-        .enumerate()
-        .filter(|(_, w)| w.starts_with(BANNER) && w[BANNER.len()].is_ascii_digit());
-    let release = releases.map(|(at, _)| &bytes[at + BANNER.len()..]).find_map(|rest| {
-        let end = rest.iter().position(|byte| *byte == b' ')?;
-        String::from_utf8(rest[..end].to_vec()).ok()
+    let release = banners(&bytes).find_map(|banner| {
+        let end = banner.iter().position(|byte| *byte == b' ')?;
+        String::from_utf8(banner[..end].to_vec()).ok()
     });
     release
         .ok_or_else(|| Error::BadKernel { path: vmlinux.to_owned(), why: "it holds no \"Linux version\" line".into() })
+}
+
+/// `uname -v` as the kernel's banner says it: from the last `#` of its line on. Empty if there is no such line.
+pub fn build(vmlinux: &[u8]) -> String {
+    let build = banners(vmlinux).find_map(|banner| {
+        let line = banner.split(|byte| *byte == b'\n').next()?;
+        let from = line.iter().rposition(|byte| *byte == b'#')?;
+        Some(String::from_utf8_lossy(&line[from..]).into_owned())
+    });
+    build.unwrap_or_default()
+}
+
+/// What follows "Linux version " where a number does.
+fn banners(vmlinux: &[u8]) -> impl Iterator<Item = &[u8]> {
+    const BANNER: &[u8] = b"Linux version ";
+    let starts = vmlinux.windows(BANNER.len() + 1).enumerate();
+    let starts = starts.filter(|(_, w)| w.starts_with(BANNER) && w[BANNER.len()].is_ascii_digit());
+    starts.map(|(at, _)| &vmlinux[at + BANNER.len()..])
 }
 
 fn payload(image: &[u8]) -> Option<&[u8]> {
@@ -154,6 +167,8 @@ mod tests {
         let vmlinux = vmlinux(&image, folder.path()).unwrap();
         assert_eq!(fs::read(&vmlinux).unwrap(), elf);
         assert_eq!(release(&vmlinux).unwrap(), "6.1.0-56-cloud");
+        let banner = b"Linux version 6.1.0-56-cloud (gcc (Debian 12)) #1 SMP Debian 6.1.192-2 (2026)\n\0#";
+        assert_eq!(build(banner), "#1 SMP Debian 6.1.192-2 (2026)");
     }
 
     #[test]
