@@ -42,6 +42,33 @@ pub enum Error {
         /// What was tried.
         why: String,
     },
+    /// A stock kernel exists, or did, and cannot be had from here and now. No fault of the kernel's or of a test's: who asks for
+    /// several kernels leaves this one out and says so.
+    #[error(
+        "the kernel {spec} cannot be fetched: {why}; check the network and the machine's apt sources (apt-get update), or name a kernel of your own with --kernel PATH"
+    )]
+    CannotFetch {
+        /// As asked for.
+        spec: String,
+        /// What was tried.
+        why: String,
+    },
+    /// The archive served other bytes than were pinned.
+    #[error(
+        "{package} {version}: its SHA-256 is {found}, and kernels.toml pins {expected}; nothing was kept. Take the series' newest (--kernel {series}), or correct the pin if it is wrong"
+    )]
+    WrongHash {
+        /// The package.
+        package: String,
+        /// Its version.
+        version: String,
+        /// What kernels.toml says.
+        expected: String,
+        /// What was served.
+        found: String,
+        /// The series the pin stands in.
+        series: String,
+    },
     /// A kernel file is not what it should be.
     #[error("{}: {why}", path.display())]
     BadKernel {

@@ -8,29 +8,71 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{KernelSpec, Series};
+use super::{KernelSpec, Pin, Series};
 use crate::child;
+use crate::disk::sha256;
 use crate::error::{Doing, Error};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Downloads the newest package that fits `pattern`, and those the row adds; the image's package first.
 pub fn download(row: &Series, pattern: &str, spec: &KernelSpec, folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let no_kernel = |why: String| Error::NoKernel { spec: spec.to_string(), why };
     let apt = Apt::prepare(&row.suite, folder)?;
     let update = apt.update();
     let names = apt.names(pattern)?;
+    let cannot = |why: String| Error::CannotFetch { spec: spec.to_string(), why };
     let Some(image) = names.last() else {
-        let update = update.err().map_or(String::new(), |error| format!("; apt-get update said: {error}"));
-        return Err(no_kernel(format!("the archive has no package {pattern} in {}{update}", row.suite)));
+        return Err(match (update, spec) {
+            (Err(error), _) => cannot(format!("apt-get update failed: {error}")),
+            (Ok(()), KernelSpec::Release(_)) => {
+                let pinned: Vec<&str> = row.pin.iter().map(|pin| pin.version.as_str()).collect();
+                let (suite, pinned) = (&row.suite, pinned.join(", "));
+                let why = format!("{suite} has no package {pattern}, and kernels.toml pins {pinned} of this series");
+                Error::NoKernel { spec: spec.to_string(), why }
+            }
+            (Ok(()), _) => cannot(format!("the archive has no package {pattern} in {}", row.suite)),
+        });
     };
-    let mut debs = vec![apt.download(image)?];
+    let download = |package: &str| apt.download(package).map_err(|error| cannot(error.to_string()));
+    let mut debs = vec![download(image)?];
     let stem = |pattern: &str| pattern.split('*').next().unwrap_or_default().to_owned();
     let version = image.strip_prefix(&stem(&row.package)).unwrap_or_default();
     for also in &row.also {
-        debs.push(apt.download(&format!("{}{version}", stem(also)))?);
+        debs.push(download(&format!("{}{version}", stem(also)))?);
     }
     Ok(debs)
+}
+
+/// Downloads a pin's packages, and lets no other file through.
+pub fn download_pinned(row: &Series, pin: &Pin, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let apt = Apt::prepare(&row.suite, folder)?;
+    // What went wrong with the lists shows in the download; lists that are old may still have the version.
+    let update = apt.update();
+    let cannot = |error: Error| {
+        let lists = update.as_ref().err().map_or(String::new(), |error| format!("; apt-get update said: {error}"));
+        let why = format!("{error}{lists}. A suite keeps old versions for a while only");
+        Error::CannotFetch { spec: pin.version.clone(), why }
+    };
+    let deb = |pinned: &super::PinnedDeb| {
+        let path = apt.download(&format!("{}={}", pinned.package, pin.version)).map_err(cannot)?;
+        check(&path, row, pin, pinned)?;
+        Ok(path)
+    };
+    pin.debs.iter().map(deb).collect()
+}
+
+fn check(path: &Path, row: &Series, pin: &Pin, pinned: &super::PinnedDeb) -> Result<(), Error> {
+    let found = sha256(path)?;
+    if found == pinned.sha256 {
+        return Ok(());
+    }
+    Err(Error::WrongHash {
+        package: pinned.package.clone(),
+        version: pin.version.clone(),
+        expected: pinned.sha256.clone(),
+        found,
+        series: row.series.clone(),
+    })
 }
 
 struct Apt {
@@ -90,13 +132,14 @@ impl Apt {
         Ok(names)
     }
 
+    /// `package` may name a version: `NAME=VERSION`.
     fn download(&self, package: &str) -> Result<PathBuf, Error> {
         let debs = self.folder.join("debs");
         let mut command = self.command("apt-get");
         child::output(command.args(["download", "-q", package]).current_dir(&debs), "apt")?;
-        let named = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{package}_")))
-        };
+        let (name, _) = package.split_once('=').unwrap_or((package, ""));
+        let start = format!("{name}_");
+        let named = |path: &PathBuf| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&start));
         let found = super::files_below(&debs, 1).into_iter().find(named);
         found.ok_or_else(|| Error::BadKernel { path: debs, why: format!("apt-get download left no {package}_*.deb") })
     }
@@ -173,6 +216,22 @@ mod tests {
         assert!(!fits(pattern, "linux-image-6.1.0-56-cloud-amd64-dbg"));
         assert!(!fits(pattern, "linux-image-6.1.0-rt-cloud-amd64"));
         assert_eq!(by_number("linux-image-6.1.0-9-cloud", "linux-image-6.1.0-56-cloud"), Ordering::Less);
+    }
+
+    #[test]
+    fn a_package_that_is_not_the_pinned_one_is_refused_with_both_hashes() {
+        let folder = tempfile::tempdir().unwrap();
+        let deb = folder.path().join("image.deb");
+        fs::write(&deb, "what somebody else built").unwrap();
+        let row = super::super::table().into_iter().find(|row| row.series == "6.1").unwrap();
+        let (pin, pinned) = (&row.pin[0], &row.pin[0].debs[0]);
+        let said = check(&deb, &row, pin, pinned).unwrap_err().to_string();
+        assert!(
+            said.contains(&pinned.sha256) && said.contains("--kernel 6.1)") && said.contains("nothing was kept"),
+            "{said}"
+        );
+        let right = super::super::PinnedDeb { sha256: sha256(&deb).unwrap(), ..pinned.clone() };
+        assert!(check(&deb, &row, pin, &right).is_ok());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Kernel, KernelSpec, apt, deb_fields, describe, row_of, unpack_deb};
+use super::{Kernel, KernelSpec, apt, deb_fields, describe, pin_of, row_of, unpack_deb};
 use crate::disk::sha256;
 use crate::error::{Doing, Error};
 
@@ -92,13 +92,15 @@ fn fill(spec: &KernelSpec, folder: &Path) -> Result<Kernel, Error> {
         }
         KernelSpec::Series(name) | KernelSpec::Release(name) => {
             let row = row_of(spec, name)?;
-            let pattern = match spec {
-                KernelSpec::Release(release) => format!("linux-image-{release}"),
-                _ => row.package.clone(),
-            };
             let downloads =
                 tempfile::tempdir_in(folder).doing(|| format!("creating a folder in {}", folder.display()))?;
-            let debs = apt::download(&row, &pattern, spec, downloads.path())?;
+            let debs = match (pin_of(&row, spec), spec) {
+                (Some(pin), _) => apt::download_pinned(&row, pin, downloads.path())?,
+                (None, KernelSpec::Release(release)) => {
+                    apt::download(&row, &format!("linux-image-{release}"), spec, downloads.path())?
+                }
+                (None, _) => apt::download(&row, &row.package, spec, downloads.path())?,
+            };
             debs.iter().try_for_each(|deb| unpack_deb(deb, &tree))?;
             let (package, version) = deb_fields(&debs[0])?;
             Ok(Kernel { package: Some(package), version: Some(version), ..describe(&tree, folder, spec)? })
