@@ -15,8 +15,9 @@ pub fn e2fsck(image: &Path) -> Result<E2fsck, Failure> {
     let output = Command::new(&program).args(["-f", "-n"]).arg(image).output().at("start", &program)?;
     let text = String::from_utf8_lossy(&output.stdout).replace(&image.display().to_string(), "IMAGE");
     match output.status.code() {
-        // 8 and above: e2fsck itself could not work.
-        Some(exit_code) if exit_code < 8 => Ok(E2fsck { exit_code, text }),
+        // 8 and above: e2fsck itself could not work. With 1 or 4 beside it, it had found damage before it gave up, as it
+        // does over a journal that it would have to change.
+        Some(exit_code) if exit_code < 8 || exit_code & 5 != 0 => Ok(E2fsck { exit_code, text }),
         _ => {
             let said = String::from_utf8_lossy(&output.stderr);
             Err(Failure::infrastructure(format!("e2fsck could not check the image: {}", said.trim()), ""))

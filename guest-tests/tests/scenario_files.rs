@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 
 fn files() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let entries = std::fs::read_dir(dir).expect("the scenarios are in the tree");
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
+    let all = [dir.join("known"), dir].into_iter().flat_map(|dir| std::fs::read_dir(dir).expect("they are in the tree"));
+    let mut files: Vec<PathBuf> = all.map(|entry| entry.expect("readable").path()).collect();
+    files.retain(|path| path.is_file());
     files.sort();
     files
 }
 
 #[test]
 fn every_scenario_is_read_and_is_named_like_its_file() {
-    assert!(files().len() >= 9);
+    assert!(files().len() >= 14);
     for file in files() {
         let scenario = scenario::load(&file).unwrap_or_else(|failure| panic!("{failure}"));
         assert_eq!(file.file_stem().and_then(|stem| stem.to_str()), Some(scenario.name.as_str()));

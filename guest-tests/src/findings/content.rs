@@ -63,6 +63,8 @@ enum Layer {
 struct Written {
     bytes: Range<u64>,
     layer: Layer,
+    /// The pattern it was to bring, also where the operation failed.
+    pattern: Option<String>,
     /// An fsync that returned 0 came after it, and none that failed before that.
     promised: bool,
 }
@@ -99,10 +101,10 @@ impl Files {
         match &line.args.action {
             Action::Write(write) | Action::AioWrite(write) => self.file(&write.path).write(write, done),
             Action::MmapWrite { path, offset, len, pattern, .. } => {
-                self.file(path).add(*offset..offset + len, layer(pattern, done));
+                self.file(path).add(*offset..offset + len, layer(pattern, done), Some(pattern));
             }
-            Action::Truncate { path, len } => self.file(path).add(*len..u64::MAX, zero(done)),
-            Action::Punch { path, offset, len } => self.file(path).add(*offset..offset + len, zero(done)),
+            Action::Truncate { path, len } => self.file(path).add(*len..u64::MAX, zero(done), None),
+            Action::Punch { path, offset, len } => self.file(path).add(*offset..offset + len, zero(done), None),
             Action::Fsync { path } | Action::Fdatasync { path } => self.file(path).synced(done),
             // It promises nothing, but an error it reports is reported: nothing written before is promised any more.
             Action::SyncFileRange { path, .. } if !done => self.file(path).synced(false),
@@ -146,12 +148,12 @@ fn zero(done: bool) -> Layer {
 impl File {
     fn write(&mut self, write: &Write, done: bool) {
         for (offset, len) in write.calls() {
-            self.add(offset..offset + len, layer(&write.pattern, done));
+            self.add(offset..offset + len, layer(&write.pattern, done), Some(&write.pattern));
         }
     }
 
-    fn add(&mut self, bytes: Range<u64>, layer: Layer) {
-        self.written.push(Written { bytes, layer, promised: false });
+    fn add(&mut self, bytes: Range<u64>, layer: Layer, pattern: Option<&String>) {
+        self.written.push(Written { bytes, layer, pattern: pattern.cloned(), promised: false });
     }
 
     /// An fsync came back. One that failed has told its error, and the next may return 0 without the data being there.
@@ -168,9 +170,10 @@ impl File {
     fn is_stale(&self, run: &Run) -> bool {
         match &run.content {
             Content::Past { .. } => true,
-            Content::Pattern { .. } | Content::Misplaced { .. } => {
-                let over = self.written.iter().any(|written| overlap(&written.bytes, &bytes_of(run)).is_some());
-                !over
+            Content::Pattern { name } | Content::Misplaced { name, .. } => {
+                let given = |written: &Written| written.pattern.as_ref() == Some(name);
+                let mut over = self.written.iter().filter(|written| overlap(&written.bytes, &bytes_of(run)).is_some());
+                !over.any(given)
             }
             Content::Zero | Content::Other { .. } => false,
         }
@@ -380,7 +383,14 @@ mod tests {
     fn a_pattern_that_this_file_was_never_given_there_is_stale() {
         let secret = Content::Pattern { name: "secret".into() };
         let fallocate = op(r#"{"op":"fallocate","path":"f","len":8192}"#, None);
-        assert_eq!(ids(&[fallocate, read(vec![run(0, 4096, secret)])]), [STALE_DATA_READ]);
+        assert_eq!(ids(&[fallocate, read(vec![run(0, 4096, secret.clone())])]), [STALE_DATA_READ]);
+        let eio = op(r#"{"op":"fsync","path":"f","errno":"EIO"}"#, Some(libc::EIO));
+        let reads = read(vec![run(0, 4096, new()), run(4096, 4096, secret)]);
+        assert_eq!(
+            ids(&[write(), eio, reads]),
+            [STALE_DATA_READ],
+            "that something else was to stand there is no excuse"
+        );
     }
 
     #[test]
