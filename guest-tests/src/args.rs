@@ -45,6 +45,8 @@ pub enum Command {
     CompareDialects(CompareDialects),
     /// Examine every state that the power cuts of a run may leave: replay its journal, then check it.
     CrashStates(CrashStates),
+    /// Measure the disk beside its peers, in turns, with one client (docs/performance.md).
+    Bench(Bench),
 }
 
 /// Text for people, JSON for programs.
@@ -136,6 +138,77 @@ pub struct CrashStates {
     /// The image of that run (`run --keep-image` keeps it as disk.img).
     #[arg(long, value_name = "IMAGE")]
     pub image: PathBuf,
+}
+
+/// `guest-tests bench`
+#[derive(Debug, ClapArgs)]
+pub struct Bench {
+    /// Where bench.json, bench.html and bench.md go; made if need be.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Only the cases that the goals speak of, three short samples each.
+    #[arg(long)]
+    pub quick: bool,
+    /// What to measure.
+    #[arg(long, value_enum, default_value_t = BenchSet::All)]
+    pub set: BenchSet,
+    /// Only the cases whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+    /// Samples of each server in each case [5, or 3 with --quick].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: Option<u32>,
+    /// Length of a sample [800, or 300 with --quick].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub time_ms: Option<u64>,
+    /// Size of the disk that is touched.
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..=65_536))]
+    pub disk_mib: u64,
+    /// Where the image on disk is made; must not be tmpfs to mean anything. Without it: --out.
+    #[arg(long, value_name = "DIR")]
+    pub disk_dir: Option<PathBuf>,
+    /// The CPU that client and server share. Without it: the last one.
+    #[arg(long, value_name = "N")]
+    pub cpu: Option<usize>,
+    /// One more argument for vhost-blk, e.g. --vhost-blk-arg=--io=uring; may be given several times.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub vhost_blk_arg: Vec<String>,
+}
+
+impl Bench {
+    /// Samples of each server in each case.
+    pub fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 3 } else { 5 })
+    }
+
+    /// Length of a sample.
+    pub fn time(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.time_ms.unwrap_or(if self.quick { 300 } else { 800 }))
+    }
+
+    /// Size of the disk that is touched.
+    pub fn span_bytes(&self) -> u64 {
+        self.disk_mib << 20
+    }
+
+    /// Where the image on disk is made.
+    pub fn disk_dir(&self) -> PathBuf {
+        self.disk_dir.clone().unwrap_or_else(|| self.out.clone())
+    }
+
+    /// The CPU that client and server share.
+    pub fn cpu(&self) -> usize {
+        self.cpu.unwrap_or_else(|| std::thread::available_parallelism().map_or(0, |cpus| cpus.get() - 1))
+    }
+}
+
+/// Which cases are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchSet {
+    /// Those that the goals speak of.
+    Goals,
+    /// Every combination of length, depth, queues and page cache.
+    All,
 }
 
 /// `guest-tests report`

@@ -4,6 +4,7 @@
 //! VM: `judge` makes the verdict from that folder alone, so `replay` gives the same bytes.
 
 pub mod args;
+pub mod bench;
 pub mod compare_dialects;
 pub mod crash_states;
 pub mod device_record;

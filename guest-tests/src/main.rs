@@ -1,12 +1,12 @@
 //! The program `guest-tests`: reads the command line, does one thing, prints the result to stdout and ends with its code.
 
 use clap::Parser;
-use guest_tests::args::{Args, Command, CompareDialects, CrashStates, Doctor, Format, Replay, Report, Run};
+use guest_tests::args::{Args, Bench, Command, CompareDialects, CrashStates, Doctor, Format, Replay, Report, Run};
 use guest_tests::failure::{At, Failure, exit};
 use guest_tests::folder::{self, RunFolder};
 use guest_tests::interrupt::Interrupt;
 use guest_tests::verdict::Verdict;
-use guest_tests::{compare_dialects, crash_states, doctor, judge, page, programs, replica, run, show};
+use guest_tests::{bench, compare_dialects, crash_states, doctor, judge, page, programs, replica, run, show};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Replica(wanted) => Ok(replica::replica(wanted)),
         Command::CompareDialects(wanted) => compare(&args, wanted),
         Command::CrashStates(states) => examine_states(&args, states),
+        Command::Bench(wanted) => measure(&args, wanted),
     };
     ExitCode::from(done.unwrap_or_else(|failure| tell(&args, &failure)))
 }
@@ -112,6 +113,18 @@ fn examine_states(args: &Args, wanted: &CrashStates) -> Result<u8, Failure> {
         Format::Text => print!("{}", crash_states::describe(&report)),
     }
     Ok(report.exit_code())
+}
+
+fn measure(args: &Args, wanted: &Bench) -> Result<u8, Failure> {
+    let interrupt = Interrupt::catch()?;
+    let vhost_blk = programs::locate("vhost-blk", args.vhost_blk.as_deref())?;
+    programs::same_version("vhost-blk", &vhost_blk)?;
+    let ran = bench::bench(wanted, &vhost_blk, &command_line(), &interrupt)?;
+    match args.format {
+        Format::Json => println!("{}", ran.report.to_json()),
+        Format::Text => print!("{}", ran.text),
+    }
+    Ok(exit::AS_EXPECTED)
 }
 
 fn print(args: &Args, verdict: &Verdict, folder: &Path, repeat: &str) -> u8 {

@@ -13,7 +13,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ext4-replica", &["writeback-events"]),
     ("guest-vm", &[]),
     ("guest-init", &[]),
-    ("guest-tests", &["fault-injection", "writeback-events", "kernel-trace", "ext4-replica", "guest-vm", "guest-init"]),
+    ("raw-client", &[]),
+    (
+        "guest-tests",
+        &[
+            "fault-injection",
+            "writeback-events",
+            "kernel-trace",
+            "ext4-replica",
+            "guest-vm",
+            "guest-init",
+            "raw-client",
+        ],
+    ),
 ];
 
 fn members() -> BTreeMap<String, BTreeSet<String>> {

@@ -22,7 +22,7 @@ pub(crate) fn escape(text: &str) -> String {
 }
 
 /// JSON that can stand inside a `<script>` element: no tag, no comment and no line separator can be read out of it.
-pub(super) fn embed(data: &impl Serialize) -> String {
+pub(crate) fn embed(data: &impl Serialize) -> String {
     let json = serde_json::to_string(data).expect("plain data with string keys becomes JSON");
     let mut safe = String::with_capacity(json.len());
     // Outside strings JSON has none of these characters, inside them the escape means the same.
