@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use fault_injection::FailClass;
 
+use crate::way::IoMode;
+
 use crate::control::{AfterCut, DEFAULT_MAX_STATES, Survivors};
 
 /// A virtio disk that misbehaves on purpose: serves a raw image over vhost-user-blk and carries out fault scripts.
@@ -32,7 +34,7 @@ pub struct Serve {
     /// Serve this inherited descriptor: a connected or a listening Unix socket.
     #[arg(long, value_name = "N")]
     pub fd: Option<i32>,
-    /// The raw image (regular file or block device).
+    /// The raw image (regular file or block device), or memory:SIZE, e.g. memory:1G: zeroes that are gone at the end.
     #[arg(long, value_name = "PATH")]
     pub blk_file: Option<PathBuf>,
     /// Offer the disk read-only.
@@ -56,6 +58,12 @@ pub struct Serve {
     /// Open the image with O_DIRECT.
     #[arg(long)]
     pub direct: bool,
+    /// How requests without faults reach the image.
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    pub io: IoMode,
+    /// Look this long for more requests before a queue's thread sleeps: answers come sooner, and a CPU is burnt.
+    #[arg(long, value_name = "US", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub poll_us: u64,
     /// End when the first front-end leaves.
     #[arg(long)]
     pub once: bool,

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ use crate::record::{Kind, Session};
 use crate::recorder::{Recorder, Replayed, Totals};
 use crate::resize::Size;
 use crate::transfer::ID_BYTES;
+use crate::way::Ways;
+use crate::writes::BlockedWrites;
 
 /// One line of the log per this time for each kind of complaint; a hostile guest fills no disk.
 const LOG_EVERY: Duration = Duration::from_secs(1);
@@ -47,6 +49,13 @@ pub struct QueueCounters {
     pub abandoned: AtomicU64,
     /// Requests by `Op`.
     pub ops: [AtomicU64; 6],
+    /// Arrival number of the earliest request that is with the host, plus one; 0 if there is none.
+    pub oldest_with_host: AtomicU64,
+}
+
+/// One more. Only for counters that nobody else writes to meanwhile: those of a queue, in its own thread.
+pub fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Release);
 }
 
 /// A complaint that is said once a second at most, with how many were not said.
@@ -88,6 +97,10 @@ pub struct Parts {
     pub recorder: Recorder,
     /// GET_ID's answer.
     pub serial: String,
+    /// Which way clean requests go.
+    pub ways: Ways,
+    /// Longest look for more requests before a queue sleeps.
+    pub poll_us: u64,
 }
 
 /// The device.
@@ -125,6 +138,14 @@ pub struct Device {
     pub call: EventFd,
     /// The run is ending: nothing more is taken from the rings.
     pub stopping: AtomicBool,
+    /// Which way clean requests go.
+    pub ways: Ways,
+    /// Longest look for more requests before a queue sleeps.
+    pub poll_us: u64,
+    /// Writes that the host made wait.
+    pub writes: BlockedWrites,
+    /// Queues that have been used: those from this one on have seen nothing.
+    used_queues: AtomicU16,
     recorder: Recorder,
     gates: Mutex<Gates>,
     counters: Vec<QueueCounters>,
@@ -164,6 +185,10 @@ impl Device {
             listeners: Listeners::default(),
             call: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             stopping: AtomicBool::new(false),
+            ways: parts.ways,
+            poll_us: parts.poll_us,
+            writes: BlockedWrites::default(),
+            used_queues: AtomicU16::new(0),
             recorder: parts.recorder,
             gates: Mutex::new(Gates::new(parts.engine, queues)),
             counters: (0..queues).map(|_| QueueCounters::default()).collect(),
@@ -185,6 +210,16 @@ impl Device {
     /// In a device that may lose its power: no other queue does anything while this lives.
     pub fn alone(&self) -> Option<MutexGuard<'_, Gates>> {
         self.power.as_ref().map(|_| self.gates())
+    }
+
+    /// Whether a request that no rule touches has nothing between guest and image, lies aside.
+    pub fn is_plain(&self) -> bool {
+        self.power.is_none() && self.disk.is_bare()
+    }
+
+    /// A queue takes its first request.
+    pub fn use_queue(&self, queue: u16) {
+        self.used_queues.fetch_max(queue + 1, Ordering::SeqCst);
     }
 
     /// Whether the power is cut: nothing is answered.
@@ -232,6 +267,9 @@ impl Device {
 
     /// Writes down what was decided, and tells who listens.
     pub fn log(&self, records: &[impl Serialize]) {
+        if records.is_empty() {
+            return;
+        }
         self.recorder.decisions(records);
         if self.listeners.is_empty() {
             return;
@@ -319,7 +357,9 @@ impl Device {
         let since = Instant::now();
         loop {
             let handled = count(|c| &c.handled).iter().zip(&taken).all(|(handled, taken)| handled >= taken);
-            let waiting = self.gates().waiting_before(seq);
+            let mut waiting = self.gates().waiting_before(seq);
+            let oldest = self.counters.iter().map(|c| c.oldest_with_host.load(Ordering::SeqCst));
+            waiting.extend(oldest.filter(|oldest| *oldest > 0 && *oldest <= seq).map(|oldest| oldest - 1));
             match (handled, waiting.is_empty(), since.elapsed() > limit) {
                 (true, true, _) => return Ok(()),
                 (_, _, true) => {
@@ -352,7 +392,9 @@ impl Device {
     /// Requests taken and not yet left, over all queues.
     pub fn inflight(&self) -> u32 {
         let left = |c: &QueueCounters| c.answered.load(Ordering::SeqCst) + c.abandoned.load(Ordering::SeqCst);
-        let inflight: u64 = self.counters.iter().map(|c| c.taken.load(Ordering::SeqCst).saturating_sub(left(c))).sum();
+        let used = usize::from(self.used_queues.load(Ordering::SeqCst));
+        let inflight: u64 =
+            self.counters[..used].iter().map(|c| c.taken.load(Ordering::SeqCst).saturating_sub(left(c))).sum();
         u32::try_from(inflight).unwrap_or(u32::MAX)
     }
 
@@ -472,6 +514,7 @@ impl Device {
             "abandoned": totals.abandoned,
             "ops": by_op,
             "host_flushes": self.disk.flushes(),
+            "blocked_writes": {"count": self.writes.count(), "total_ms": self.writes.total_ms()},
             "rules": self.gates().engine.counters(),
         })
     }

@@ -1,10 +1,13 @@
 //! The image: a raw file or a block device, locked against a second writer.
 //!
+//! With `memory:SIZE` it is an anonymous file in memory, gone with the process.
+//!
 //! It holds what the device claims is on media, and nothing else. Every failure of the host here is a `HostError`: the
 //! guest is told IOERR, the first one is remembered, and the run ends with exit code 4. None of them is a finding.
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -14,9 +17,14 @@ use fault_injection::SECTOR_BYTES;
 use nix::fcntl::{FallocateFlags, FcntlArg, fallocate, fcntl};
 
 use crate::error::ImageError;
+use crate::iovec::Iovecs;
+use crate::way::ImageTraits;
 
 /// Zeroes are written in steps of this many bytes where the file system cannot do it by itself.
 const ZERO_STEP: usize = 1 << 20;
+
+/// How the name of a disk in memory begins.
+pub const MEMORY: &str = "memory:";
 
 /// What O_DIRECT may ask of addresses, offsets and lengths, at most.
 pub const DIRECT_ALIGN: usize = 4096;
@@ -66,8 +74,8 @@ pub struct Disk {
     path: PathBuf,
     bytes: AtomicU64,
     direct_bytes: u64,
-    regular: bool,
     read_only: bool,
+    traits: ImageTraits,
     flushes: AtomicU64,
     first_error: OnceLock<HostError>,
 }
@@ -75,6 +83,9 @@ pub struct Disk {
 impl Disk {
     /// Opens, recognises and locks an image.
     pub fn open(path: &Path, options: DiskOptions) -> Result<Disk, ImageError> {
+        if let Some(size) = path.to_str().and_then(|path| path.strip_prefix(MEMORY)) {
+            return Disk::in_memory(path, size, options);
+        }
         let open_error = |source| ImageError::Open { path: path.to_path_buf(), source };
         let mut how = OpenOptions::new();
         how.read(true).write(!options.read_only);
@@ -99,10 +110,55 @@ impl Disk {
             false => None,
         };
         let direct_bytes = direct.as_ref().map_or(SECTOR_BYTES, direct_unit);
-        let path = path.to_path_buf();
-        let (regular, flushes, first_error) = (kind.is_file(), AtomicU64::new(0), OnceLock::new());
+        let traits = ImageTraits {
+            in_memory: kind.is_file() && lies_in_memory(&file),
+            nowait_reads: nowait_works(&file),
+            regular: kind.is_file(),
+            direct: direct.is_some(),
+        };
+        let (path, flushes, first_error) = (path.to_path_buf(), AtomicU64::new(0), OnceLock::new());
         let (bytes, read_only) = (AtomicU64::new(bytes), options.read_only);
-        Ok(Disk { read_only, file, direct, path, bytes, direct_bytes, regular, flushes, first_error })
+        Ok(Disk { file, direct, path, bytes, direct_bytes, read_only, traits, flushes, first_error })
+    }
+
+    /// A disk of zeroes that only this process has.
+    fn in_memory(path: &Path, size: &str, options: DiskOptions) -> Result<Disk, ImageError> {
+        let path = path.to_path_buf();
+        let bytes = size_bytes(size).ok_or_else(|| ImageError::MemorySize { size: size.to_string() })?;
+        if options.direct {
+            return Err(ImageError::MemoryDirect);
+        }
+        let made = nix::sys::memfd::memfd_create(c"vhost-blk", nix::sys::memfd::MFdFlags::MFD_CLOEXEC);
+        let file = made.map(File::from).map_err(io::Error::from);
+        let file = file.and_then(|file| file.set_len(bytes).map(|()| file));
+        let file = file.map_err(|source| ImageError::Open { path: path.clone(), source })?;
+        let traits = ImageTraits { in_memory: true, nowait_reads: false, regular: true, direct: false };
+        let (flushes, first_error) = (AtomicU64::new(0), OnceLock::new());
+        let (direct, direct_bytes, read_only) = (None, SECTOR_BYTES, options.read_only);
+        let bytes = AtomicU64::new(bytes);
+        Ok(Disk { file, direct, path, bytes, direct_bytes, read_only, traits, flushes, first_error })
+    }
+
+    /// What kind of image it is.
+    pub fn traits(&self) -> ImageTraits {
+        self.traits
+    }
+
+    /// The image for an io_uring: for syncs, and for transfers. Opened anew, since a ring lets go of its files only some
+    /// time after its process has died, and the lock would last as long.
+    pub fn reopen(&self) -> io::Result<(File, File)> {
+        let open = |file: &File, flags: i32| {
+            let mut how = OpenOptions::new();
+            how.read(true).write(!self.read_only).custom_flags(flags);
+            how.open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+        };
+        let file = open(&self.file, 0)?;
+        let data = if self.direct.is_some() { open(&self.file, libc::O_DIRECT)? } else { file.try_clone()? };
+        Ok((file, data))
+    }
+
+    fn data(&self) -> &File {
+        self.direct.as_ref().unwrap_or(&self.file)
     }
 
     /// Whole sectors in the image.
@@ -116,7 +172,7 @@ impl Disk {
 
     /// Whether the image may be made larger: it is a file, and ours to write.
     pub fn can_grow(&self) -> bool {
-        self.regular && !self.read_only
+        self.traits.regular && !self.read_only
     }
 
     /// Makes the image at least so large, by a hole. It is never made smaller.
@@ -166,7 +222,7 @@ impl Disk {
         let (Ok(about), Ok(host)) = (self.file.metadata(), nix::sys::statvfs::fstatvfs(&self.file)) else { return };
         let missing = self.bytes().saturating_sub(about.blocks() * SECTOR_BYTES);
         let free = host.blocks_available() * host.fragment_size();
-        if self.regular && missing > free {
+        if self.traits.regular && missing > free {
             let (path, missing, free) = (self.path.display(), missing >> 20, free >> 20);
             eprintln!(
                 "vhost-blk: warning: {path} may still grow by {missing} MiB, its file system has {free} MiB free"
@@ -185,6 +241,55 @@ impl Disk {
     pub fn write_at(&self, buf: &[u8], offset: u64) -> Result<(), HostError> {
         let result = self.still_whole().and_then(|()| self.for_transfer(offset, buf).write_all_at(buf, offset));
         result.map_err(|error| self.host_error("write", offset, buf.len() as u64, &error))
+    }
+
+    /// Reads exactly a buffer of the guest's, without a copy of ours.
+    pub fn read_in_place<M>(&self, iovecs: &mut Iovecs<M>, mut offset: u64) -> Result<(), HostError> {
+        let (bytes, begin) = (iovecs.left_bytes(), offset);
+        let result = whole(iovecs, |iovecs| {
+            let moved = iovecs.read_once(self.data(), offset, 0)?;
+            offset += moved;
+            Ok(moved)
+        });
+        result.map_err(|error| self.host_error("read", begin, bytes, &error))
+    }
+
+    /// Reads what is there without waiting. Gives how much that was.
+    pub fn read_now<M>(&self, iovecs: &mut Iovecs<M>, offset: u64) -> Result<u64, HostError> {
+        match iovecs.read_once(&self.file, offset, libc::RWF_NOWAIT) {
+            Ok(moved) => {
+                iovecs.advance(moved);
+                Ok(moved)
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+            Err(error) => Err(self.host_error("read", offset, iovecs.left_bytes(), &error)),
+        }
+    }
+
+    /// Writes exactly a buffer of the guest's, without a copy of ours. Ask `check_whole` first.
+    pub fn write_in_place<M>(&self, iovecs: &mut Iovecs<M>, mut offset: u64) -> Result<(), HostError> {
+        let (bytes, begin) = (iovecs.left_bytes(), offset);
+        let result = whole(iovecs, |iovecs| {
+            let moved = iovecs.write_once(self.data(), offset)?;
+            offset += moved;
+            Ok(moved)
+        });
+        result.map_err(|error| self.host_error("write", begin, bytes, &error))
+    }
+
+    /// An image that was truncated under us is not made whole again: that would hide it.
+    pub fn check_whole(&self) -> Result<(), HostError> {
+        self.still_whole().map_err(|error| self.host_error("write", 0, 0, &error))
+    }
+
+    /// A flush is going to be asked of the host elsewhere.
+    pub fn count_flush(&self) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request that the host failed elsewhere.
+    pub fn failed(&self, what: &'static str, offset: u64, bytes: u64, error: &io::Error) -> HostError {
+        self.host_error(what, offset, bytes, error)
     }
 
     /// Makes what was written durable.
@@ -211,7 +316,7 @@ impl Disk {
                 self.write_zeroes(offset, bytes)
             }
             // A block device with blocks larger than ours.
-            Err(nix::errno::Errno::EINVAL) if !self.regular => self.write_zeroes(offset, bytes),
+            Err(nix::errno::Errno::EINVAL) if !self.traits.regular => self.write_zeroes(offset, bytes),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -241,7 +346,7 @@ impl Disk {
     }
 
     fn still_whole(&self) -> io::Result<()> {
-        if !self.regular || self.file.metadata()?.len() >= self.bytes() {
+        if !self.traits.regular || self.file.metadata()?.len() >= self.bytes() {
             return Ok(());
         }
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the image was truncated while it was served"))
@@ -251,6 +356,50 @@ impl Disk {
         let host_error = HostError { path: self.path.clone(), what, offset, bytes, why: error.to_string() };
         self.remember(&host_error);
         host_error
+    }
+}
+
+/// Moves until nothing is left. No progress is the end of the image.
+fn whole<M>(iovecs: &mut Iovecs<M>, mut once: impl FnMut(&mut Iovecs<M>) -> io::Result<u64>) -> io::Result<()> {
+    while iovecs.left_bytes() > 0 {
+        match once(iovecs) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(moved) => iovecs.advance(moved),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// 512M, 1G, or bytes; whole sectors, and not none.
+fn size_bytes(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let shift = match &text[split..] {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        _ => return None,
+    };
+    let bytes = text[..split].parse::<u64>().ok()?.checked_mul(1 << shift)?;
+    (bytes > 0 && bytes <= i64::MAX as u64 && bytes.is_multiple_of(SECTOR_BYTES)).then_some(bytes)
+}
+
+fn lies_in_memory(file: &File) -> bool {
+    let fs = nix::sys::statfs::fstatfs(file).map(|fs| fs.filesystem_type());
+    const RAMFS_MAGIC: i64 = 0x8584_58f6;
+    fs.is_ok_and(|fs| fs == nix::sys::statfs::TMPFS_MAGIC || fs.0 as i64 == RAMFS_MAGIC)
+}
+
+/// Not every file system can say that it would have to wait.
+fn nowait_works(file: &File) -> bool {
+    let mut sector = [0; SECTOR_BYTES as usize];
+    let mut parts = [io::IoSliceMut::new(&mut sector)];
+    let read = crate::iovec::read_nowait(file, &mut parts);
+    match read {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
 }
 

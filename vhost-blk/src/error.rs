@@ -56,6 +56,15 @@ pub enum ImageError {
         /// Why.
         source: std::io::Error,
     },
+    /// `memory:` and something that is no size.
+    #[error("memory:{size} is no disk; give a size in whole sectors, e.g. memory:512M or memory:1G")]
+    MemorySize {
+        /// What stands behind the colon.
+        size: String,
+    },
+    /// There is nothing to go past.
+    #[error("--direct goes past the page cache, and a disk in memory has none; leave it out")]
+    MemoryDirect,
     /// Not a regular file and not a block device.
     #[error("{path} is neither a regular file nor a block device; give a raw image, e.g. from: truncate -s 1G {path}")]
     Kind {

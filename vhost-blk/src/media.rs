@@ -172,6 +172,16 @@ impl Media {
         lock(&self.undo)
     }
 
+    /// The image itself, for who has seen that nothing stands before it (`is_bare`).
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Neither a cache nor anything to be undone: what reads and writes the image does all there is to do.
+    pub fn is_bare(&self) -> bool {
+        self.volatile.is_none() && !self.undoing.load(Ordering::SeqCst)
+    }
+
     /// Reads the image without its cache.
     pub fn read_image(&self, buf: &mut [u8], offset: u64) -> Result<(), HostError> {
         self.disk.read_at(buf, offset)

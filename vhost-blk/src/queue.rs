@@ -3,17 +3,23 @@
 //! Everything here runs in the queue's own thread, which never sleeps for a fault: a request that has to wait is parked
 //! (`gate.rs`), and timer or eventfd bring the thread back to it.
 
+use std::io;
+use std::os::fd::RawFd;
 use std::sync::MutexGuard;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use fault_injection::event::Outcome as RuleOutcome;
 use fault_injection::{Arrival, Decision, DeviceAction, Filter, Gate, Request, Status, Work};
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use smallvec::SmallVec;
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 
-use crate::device::Device;
+use crate::clean::{Carried, Clean};
+use crate::device::{Device, count};
 use crate::gate::{Gates, Parked, targets};
 use crate::inflight::{InFlight, write_status};
+use crate::iovec::MemoryGuard;
+use crate::poll::Poll;
 use crate::power::{self, cut_of, is_last_word};
 use crate::request::{Answer, GuestRequest, Memory, Range, Refusal, What, parse};
 use crate::transfer::{Outcome, Scratch, Transfer, whole};
@@ -22,21 +28,46 @@ use crate::transfer::{Outcome, Scratch, Transfer, whole};
 /// little and keep the guest waiting for its first answer.
 const BATCH: usize = 32;
 
+/// Nor more data than this.
+const BATCH_BYTES: u64 = 1 << 20;
+
 /// The guest's side of a queue, borrowed for one turn of its thread.
 pub struct Ring<'a> {
     queue: &'a mut Queue,
     /// The guest's memory now.
     pub memory: &'a Memory,
+    /// The same, to be kept.
+    guard: &'a MemoryGuard,
     /// Whether a write must be durable before it is answered.
     write_through: bool,
+    /// Somebody waits for this queue to come to rest.
+    asked: &'a AtomicBool,
     signal: &'a dyn Fn(),
     given_back: u32,
+    handled_bytes: u64,
 }
 
 impl<'a> Ring<'a> {
-    /// A ring in this memory; `signal` tells the guest to look at it.
-    pub fn new(queue: &'a mut Queue, memory: &'a Memory, write_through: bool, signal: &'a dyn Fn()) -> Ring<'a> {
-        Ring { queue, memory, write_through, signal, given_back: 0 }
+    /// A ring in this memory; `signal` tells the guest to look at it. Nothing more is taken from it once `asked` is set.
+    pub fn new(
+        queue: &'a mut Queue,
+        guard: &'a MemoryGuard,
+        write_through: bool,
+        (signal, asked): (&'a dyn Fn(), &'a AtomicBool),
+    ) -> Ring<'a> {
+        let memory = &**guard;
+        Ring { queue, memory, guard, write_through, asked, signal, given_back: 0, handled_bytes: 0 }
+    }
+
+    /// Takes up to so many chains. An error is a ring that makes no sense.
+    fn take(&mut self, most: usize) -> Result<Chains<'a>, virtio_queue::Error> {
+        let memory = self.memory;
+        Ok(self.queue.iter(memory)?.take(most).collect())
+    }
+
+    fn is_empty(&self) -> bool {
+        let avail = self.queue.avail_idx(self.memory, Ordering::Acquire);
+        avail.is_ok_and(|avail| avail.0 == self.queue.next_avail())
     }
 
     /// Puts a chain into the used ring. A used ring outside the guest's memory is the guest's own doing.
@@ -57,6 +88,9 @@ impl<'a> Ring<'a> {
     }
 }
 
+/// Chains of one batch.
+type Chains<'a> = SmallVec<[DescriptorChain<&'a Memory>; BATCH]>;
+
 /// No engine gives it: the first request takes a filter.
 const NO_GENERATION: u64 = u64::MAX;
 
@@ -74,7 +108,10 @@ enum Took {
 /// What the thread of one queue keeps between two turns.
 pub struct QueueWorker {
     queue: u16,
-    scratch: Scratch,
+    scratch: Option<Scratch>,
+    clean: Clean,
+    poll: Poll,
+    is_used: bool,
     /// Our copy, and which one it is.
     filter: Filter,
     generation: u64,
@@ -82,12 +119,27 @@ pub struct QueueWorker {
 
 impl QueueWorker {
     /// The worker of a queue.
-    pub fn new(queue: u16) -> QueueWorker {
-        QueueWorker { queue, scratch: Scratch::default(), filter: Filter::default(), generation: NO_GENERATION }
+    pub fn new(queue: u16, device: &Device) -> io::Result<QueueWorker> {
+        Ok(QueueWorker {
+            queue,
+            scratch: None,
+            clean: Clean::new(device)?,
+            poll: Poll::new(device.poll_us),
+            is_used: false,
+            filter: Filter::default(),
+            generation: NO_GENERATION,
+        })
+    }
+
+    /// Readable when the host is done with something.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.clean.descriptor()
     }
 
     /// Does all there is to do now. `take` says whether the ring may be asked for new requests.
     pub fn turn(&mut self, device: &Device, ring: &mut Ring<'_>, take: bool) {
+        self.poll.woken();
+        self.answer_finished(device, ring);
         self.leave_gates(device, ring);
         if take {
             self.empty(device, ring);
@@ -101,22 +153,79 @@ impl QueueWorker {
             let _ = ring.queue.disable_notification(ring.memory);
             let took = loop {
                 let took = self.batch(device, ring);
+                self.hand_in(device);
+                self.answer_finished(device, ring);
                 self.leave_gates(device, ring);
                 ring.signal();
-                if took != Took::Some {
+                if took != Took::Some && !(took == Took::All && self.look_for_more(device, ring)) {
                     break took;
                 }
             };
             // A request that came between the last look and this one would otherwise wait for the next kick.
             let more = ring.queue.enable_notification(ring.memory).unwrap_or(false);
-            if took == Took::Broken || !more || device.stopping.load(Ordering::SeqCst) || device.is_off() {
+            if took == Took::Broken || !more || is_to_rest(device, ring) || device.is_off() {
                 return;
             }
         }
     }
 
+    /// Looks for a while whether the guest or the host has something for us.
+    fn look_for_more(&mut self, device: &Device, ring: &Ring<'_>) -> bool {
+        let clean = &mut self.clean;
+        self.poll.look(|| !ring.is_empty() || clean.has_finished() || is_to_rest(device, ring))
+            && !is_to_rest(device, ring)
+    }
+
+    /// Gives the host what was handed over. Should it refuse, the next turn tries again, and the run ends with the error.
+    fn hand_in(&mut self, device: &Device) {
+        if let Err(error) = self.clean.submit() {
+            let error = device.disk.disk().failed("io_uring_enter", 0, 0, &error);
+            device.report_failure(&error.to_string(), true);
+        }
+    }
+
+    /// Answers what the host has done.
+    fn answer_finished(&mut self, device: &Device, ring: &mut Ring<'_>) {
+        if !self.clean.is_under_way() {
+            return;
+        }
+        while let Some(carried) = self.clean.take_finished(device, ring.write_through) {
+            self.answer(device, ring, carried);
+        }
+        // Some may have to go on where they stopped.
+        self.hand_in(device);
+        self.tell_oldest(device);
+    }
+
+    /// Waits for the host while `wanted` says so.
+    fn wait_while(&mut self, device: &Device, ring: &mut Ring<'_>, wanted: impl Fn(&Clean) -> bool) {
+        while wanted(&self.clean) {
+            if let Err(error) = self.clean.wait() {
+                let error = device.disk.disk().failed("io_uring_enter", 0, 0, &error);
+                return device.report_failure(&error.to_string(), true);
+            }
+            self.answer_finished(device, ring);
+        }
+    }
+
+    /// A request about sectors that one with the host is about waits for that one, if either changes them.
+    fn wait_for_conflicts(&mut self, device: &Device, ring: &mut Ring<'_>, range: Option<Range>, mutates: bool) {
+        let Some(range) = range else { return };
+        if self.clean.conflicts(&range, mutates) {
+            self.hand_in(device);
+            self.wait_while(device, ring, |clean| clean.conflicts(&range, mutates));
+        }
+    }
+
+    fn tell_oldest(&self, device: &Device) {
+        let oldest = self.clean.oldest_seq().map_or(0, |seq| seq + 1);
+        device.counters(self.queue).oldest_with_host.store(oldest, Ordering::SeqCst);
+    }
+
     /// Answers or gives up everything that is parked here, in arrival order, whatever it waited for.
     pub fn drain(&mut self, device: &Device, ring: &mut Ring<'_>) {
+        self.hand_in(device);
+        self.wait_while(device, ring, Clean::is_under_way);
         let mut gates = device.gates();
         let (parked, records) = gates.drain(self.queue);
         device.log(&records);
@@ -129,34 +238,55 @@ impl QueueWorker {
 
     /// Takes and handles up to a batch of chains.
     fn batch(&mut self, device: &Device, ring: &mut Ring<'_>) -> Took {
-        for _ in 0..BATCH {
-            if device.stopping.load(Ordering::SeqCst) {
+        self.clean.begin_batch();
+        // A device that may lose its power takes a request only when no other queue has one in its hands.
+        let (times, most) = if device.power.is_some() { (BATCH, 1) } else { (1, BATCH) };
+        for _ in 0..times {
+            if is_to_rest(device, ring) {
                 return Took::All;
             }
             let alone = device.alone();
             if device.is_off() {
                 return Took::All;
             }
-            let memory = ring.memory;
-            let chain = match ring.queue.iter(memory) {
-                Ok(mut chains) => chains.next(),
+            match ring.take(most) {
+                Ok(chains) if chains.is_empty() => return Took::All,
+                Ok(chains) => self.handle_all(device, ring, chains, alone),
                 Err(error) => {
-                    device.counters(self.queue).malformed.fetch_add(1, Ordering::SeqCst);
+                    count(&device.counters(self.queue).malformed);
                     device.report_malformed(self.queue, &format!("the ring itself: {error}"));
                     return Took::Broken;
                 }
-            };
-            let Some(chain) = chain else { return Took::All };
-            let counters = device.counters(self.queue);
-            counters.taken.fetch_add(1, Ordering::SeqCst);
-            match parse(chain, memory, &device.offer) {
-                Ok(request) => self.handle(device, ring, request, alone),
-                Err(refusal) => self.refuse(device, ring, &refusal),
             }
-            // Nobody else writes to it while this queue has a thread.
-            counters.handled.store(counters.handled.load(Ordering::Relaxed) + 1, Ordering::Release);
         }
         Took::Some
+    }
+
+    fn handle_all<'a>(
+        &mut self,
+        device: &Device,
+        ring: &mut Ring<'a>,
+        chains: Chains<'a>,
+        mut alone: Option<Alone<'_>>,
+    ) {
+        if !self.is_used {
+            device.use_queue(self.queue);
+            self.is_used = true;
+        }
+        let counters = device.counters(self.queue);
+        for chain in chains {
+            count(&counters.taken);
+            match parse(chain, ring.memory, &device.offer) {
+                Ok(request) => self.handle(device, ring, request, alone.take()),
+                Err(refusal) => self.refuse(device, ring, &refusal),
+            }
+            count(&counters.handled);
+            if ring.handled_bytes > BATCH_BYTES {
+                ring.handled_bytes = 0;
+                self.hand_in(device);
+                ring.signal();
+            }
+        }
     }
 
     fn refuse(&mut self, device: &Device, ring: &mut Ring<'_>, refusal: &Refusal) {
@@ -166,7 +296,7 @@ impl QueueWorker {
             Answer::Unsupported => (Status::UNSUPP, 1),
         };
         if refusal.answer == Answer::Malformed {
-            device.counters(self.queue).malformed.fetch_add(1, Ordering::SeqCst);
+            count(&device.counters(self.queue).malformed);
             device.report_malformed(self.queue, refusal.why);
         }
         let written = refusal.status.map(|_| status.0);
@@ -174,14 +304,16 @@ impl QueueWorker {
         if let Some(at) = refusal.status {
             write_status(ring.memory, at, status.0);
         }
-        device.counters(self.queue).answered.fetch_add(1, Ordering::SeqCst);
+        count(&device.counters(self.queue).answered);
         ring.give_back(refusal.head, used_len);
     }
 
     fn handle(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest, alone: Option<Alone<'_>>) {
         let what = request.what;
         let (sector, sectors) = what.range().map_or((0, 0), |range| (range.sector, range.sectors));
-        device.counters(self.queue).ops[what.op() as usize].fetch_add(1, Ordering::Relaxed);
+        count(&device.counters(self.queue).ops[what.op() as usize]);
+        ring.handled_bytes += request.data.bytes();
+        self.wait_for_conflicts(device, ring, what.range(), what.mutates());
         self.take_filter(device, alone.as_deref());
         if self.filter.may_match(what.op(), sector, sectors, self.queue) {
             self.decide(device, ring, request, alone);
@@ -221,8 +353,23 @@ impl QueueWorker {
         } else if device.gating.load(Ordering::SeqCst) > 0 {
             self.settle(device, ring, &mut device.gates(), (&token, &[]));
         }
-        let outcome = self.transfer(device, ring).plain(&token.request, token.seq);
-        self.complete(device, ring, token, &outcome);
+        let carried = self.clean.carry_out(device, ring.guard, ring.write_through, token);
+        self.answer(device, ring, carried);
+    }
+
+    /// Answers what is done, and does carefully what cannot be done otherwise.
+    fn answer(&mut self, device: &Device, ring: &mut Ring<'_>, carried: Carried) {
+        match carried {
+            Carried::Done(token, outcome) => self.complete(device, ring, token, &outcome),
+            Carried::UnderWay if device.counters(self.queue).oldest_with_host.load(Ordering::Relaxed) == 0 => {
+                self.tell_oldest(device);
+            }
+            Carried::UnderWay => {}
+            Carried::Careful(token) => {
+                let outcome = self.transfer(device, ring).plain(&token.request, token.seq);
+                self.complete(device, ring, token, &outcome);
+            }
+        }
     }
 
     /// A request that a rule may touch. Its place in the arrival order, its decision and its parking are one step: a
@@ -256,6 +403,11 @@ impl QueueWorker {
         }
         self.settle(device, ring, &mut gates, (&token, &targets(&decision.work)));
         let mut gates = device.power.as_ref().map(|_| gates);
+        if gates.is_none() && decision.device.is_empty() && decision.work == Work::Whole(whole(&token.request)) {
+            device.gating.fetch_sub(1, Ordering::SeqCst);
+            let carried = self.clean.carry_out(device, ring.guard, ring.write_through, token);
+            return self.answer(device, ring, carried);
+        }
         let done = self.carry_out(device, ring, gates.as_deref_mut(), &token, &decision.work, &decision.device);
         device.gating.fetch_sub(1, Ordering::SeqCst);
         match done {
@@ -316,7 +468,15 @@ impl QueueWorker {
     }
 
     /// Makes earlier parked writes to the same sectors touch the disk before this request does.
-    fn settle(&mut self, device: &Device, ring: &Ring<'_>, gates: &mut Gates, (token, more): (&InFlight, &[Range])) {
+    fn settle(
+        &mut self,
+        device: &Device,
+        ring: &mut Ring<'_>,
+        gates: &mut Gates,
+        (token, more): (&InFlight, &[Range]),
+    ) {
+        let mutates = token.request.what.mutates();
+        more.iter().for_each(|range| self.wait_for_conflicts(device, ring, Some(*range), mutates));
         for range in token.request.what.range().iter().chain(more) {
             gates.settle_before(token.seq, *range, &mut self.transfer(device, ring));
         }
@@ -351,7 +511,7 @@ impl QueueWorker {
     }
 
     fn complete(&self, device: &Device, ring: &mut Ring<'_>, token: InFlight, outcome: &Outcome) {
-        device.counters(self.queue).answered.fetch_add(1, Ordering::SeqCst);
+        count(&device.counters(self.queue).answered);
         if device.disk.has_cache() {
             device.disk.completed(token.seq);
             device.note_overflow();
@@ -360,14 +520,20 @@ impl QueueWorker {
     }
 
     fn abandon(&self, device: &Device, token: InFlight, outcome: &Outcome) {
-        device.counters(self.queue).abandoned.fetch_add(1, Ordering::SeqCst);
+        count(&device.counters(self.queue).abandoned);
         token.abandon(device.recorder(), outcome);
     }
 
     fn transfer<'a>(&'a mut self, device: &'a Device, ring: &'a Ring<'_>) -> Transfer<'a> {
-        let (memory, scratch, write_through) = (ring.memory, &mut self.scratch, ring.write_through);
+        let scratch = self.scratch.get_or_insert_default();
+        let (memory, write_through) = (ring.memory, ring.write_through);
         Transfer { device, memory, scratch, write_through, answers: true }
     }
+}
+
+/// Nothing more is to be taken from this ring.
+fn is_to_rest(device: &Device, ring: &Ring<'_>) -> bool {
+    device.stopping.load(Ordering::SeqCst) || ring.asked.load(Ordering::SeqCst)
 }
 
 /// The lock of a device that handles one request at a time.

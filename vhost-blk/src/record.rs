@@ -14,7 +14,8 @@ use crate::transfer::Outcome;
 /// How a record begins.
 pub const MAGIC: &[u8; 8] = b"VBLKREC1";
 
-const EVENT_BYTES: usize = 72;
+/// Length of an event without its text.
+pub const EVENT_BYTES: usize = 72;
 const FIRED: u8 = 1;
 const HOST_ERROR: u8 = 2;
 const HAS_STATUS: u8 = 4;

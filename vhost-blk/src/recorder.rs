@@ -1,12 +1,14 @@
 //! The device record: what came, what was answered, in one order.
 //!
 //! Every event gets its number `n` under one short lock, so the file is in that order, and a number that is missing in
-//! it was dropped. A queue thread never waits for the disk: events go through a bounded buffer to a writer thread, and
-//! what does not fit is counted. Decisions and marks are never dropped. Times are for display; order is `n`.
+//! it was dropped. A queue thread never waits for the disk: events go as the bytes of the file through a bounded buffer
+//! to a writer thread, and what does not fit is counted. Decisions and marks are never dropped: should the writer be so
+//! far behind that decisions fill their buffer, the request waits for it, and that is counted too. Times are for
+//! display; order is `n`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,12 +18,15 @@ use fault_injection::{Op, Piece};
 use serde::Serialize;
 
 use crate::inflight::InFlight;
-use crate::record::{Event, Kind, MAGIC, Session};
+use crate::record::{EVENT_BYTES, Event, Kind, MAGIC, Session};
 use crate::request::Range;
 use crate::transfer::Outcome;
 
-/// Events that may wait for the writer; 5 MiB.
-const CAPACITY: usize = 1 << 16;
+/// Events that may wait for the writer, in bytes: 65,536 of them.
+const EVENT_CAPACITY: usize = EVENT_BYTES << 16;
+
+/// Decisions that may wait for the writer, in bytes.
+const DECISION_CAPACITY: usize = 4 << 20;
 
 /// The writer waits this long for more before it writes, so that a busy queue pays for few wake-ups.
 const GATHER: Duration = Duration::from_millis(2);
@@ -66,24 +71,43 @@ pub struct Replayed {
     pub missing: Vec<String>,
 }
 
-enum Entry {
-    Event(Event),
-    Text(Event, String),
-    Decision(String),
-    Trailer(Totals),
-}
-
+/// What waits for the writer, in the bytes of the files.
 #[derive(Default)]
 struct Buffer {
-    entries: Vec<Entry>,
+    events: Vec<u8>,
+    decisions: Vec<u8>,
     next_n: u64,
     dropped: u64,
+    /// Requests that had to wait for room among the decisions.
+    waited: u64,
     closed: bool,
+}
+
+impl Buffer {
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.decisions.is_empty()
+    }
+
+    fn take_number(&mut self) -> u64 {
+        self.next_n += 1;
+        self.next_n - 1
+    }
+
+    fn put_event(&mut self, mut event: Event, capacity: usize) {
+        event.n = self.take_number();
+        if self.events.len() < capacity {
+            self.events.extend_from_slice(&event.encode());
+        } else {
+            self.dropped += 1;
+        }
+    }
 }
 
 struct Shared {
     buffer: Mutex<Buffer>,
     filled: Condvar,
+    /// The writer has taken what there was.
+    emptied: Condvar,
     started: Instant,
 }
 
@@ -118,10 +142,14 @@ pub struct Output {
 impl Recorder {
     /// Starts the writer. Either file may be missing.
     pub fn start(trace: Option<Output>, decisions: Option<Output>) -> std::io::Result<Recorder> {
-        let shared =
-            Arc::new(Shared { buffer: Mutex::new(Buffer::default()), filled: Condvar::new(), started: Instant::now() });
+        let shared = Arc::new(Shared {
+            buffer: Mutex::new(Buffer::default()),
+            filled: Condvar::new(),
+            emptied: Condvar::new(),
+            started: Instant::now(),
+        });
         let (has_events, has_decisions) = (trace.is_some(), decisions.is_some());
-        let writer = Writer { shared: shared.clone(), trace: trace.map(open), decisions: decisions.map(open) };
+        let writer = Writer { shared: shared.clone(), trace, decisions };
         let thread = std::thread::Builder::new().name("record".into()).spawn(move || writer.run())?;
         Ok(Recorder { shared, events: has_events, decisions: has_decisions, writer: Mutex::new(Some(thread)) })
     }
@@ -188,9 +216,9 @@ impl Recorder {
         event.seq = seq;
         event.session = session;
         let mut buffer = self.lock();
-        event.n = take_number(&mut buffer);
+        event.n = buffer.take_number();
         if self.events {
-            self.push(&mut buffer, Entry::Text(event, name.to_string()));
+            self.push(&mut buffer, |buffer| buffer.events.extend(event.encode_with(name.as_bytes())));
         }
         event.n
     }
@@ -204,8 +232,8 @@ impl Recorder {
         event.seq = seq;
         event.session = session;
         let mut buffer = self.lock();
-        event.n = take_number(&mut buffer);
-        self.push(&mut buffer, Entry::Text(event, text.to_string()));
+        event.n = buffer.take_number();
+        self.push(&mut buffer, |buffer| buffer.events.extend(event.encode_with(text.to_string().as_bytes())));
     }
 
     /// Lines for decisions.jsonl.
@@ -213,18 +241,29 @@ impl Recorder {
         if !self.decisions || records.is_empty() {
             return;
         }
-        let mut buffer = self.lock();
+        let mut lines = Vec::new();
         for record in records {
-            let line = serde_json::to_string(record).expect("a record is plain data");
-            self.push(&mut buffer, Entry::Decision(line));
+            serde_json::to_writer(&mut lines, record).expect("a record is plain data");
+            lines.push(b'\n');
         }
+        let mut buffer = self.lock();
+        let is_full = |buffer: &mut Buffer| buffer.decisions.len() > DECISION_CAPACITY;
+        if is_full(&mut buffer) {
+            buffer.waited += 1;
+            buffer = self.shared.emptied.wait_while(buffer, is_full).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.push(&mut buffer, |buffer| buffer.decisions.append(&mut lines));
     }
 
     /// Writes the trailer and waits until all is written.
     pub fn finish(&self, totals: Totals) -> Result<(), WriteError> {
         let mut buffer = self.lock();
-        self.push(&mut buffer, Entry::Trailer(totals));
+        if self.events {
+            let trailer = trailer(totals, &buffer);
+            self.push(&mut buffer, |buffer| buffer.events.extend(trailer));
+        }
         buffer.closed = true;
+        self.shared.filled.notify_one();
         drop(buffer);
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         match writer.map(JoinHandle::join) {
@@ -240,19 +279,14 @@ impl Recorder {
         }
         let mut event = Event::new(kind, self.now());
         fill(&mut event);
-        let mut buffer = self.lock();
-        event.n = take_number(&mut buffer);
-        if buffer.entries.len() >= CAPACITY {
-            buffer.dropped += 1;
-        } else {
-            self.push(&mut buffer, Entry::Event(event));
-        }
+        self.push(&mut self.lock(), |buffer| buffer.put_event(event, EVENT_CAPACITY));
     }
 
-    fn push(&self, buffer: &mut Buffer, entry: Entry) {
-        let was_empty = buffer.entries.is_empty();
-        buffer.entries.push(entry);
-        if was_empty {
+    fn push(&self, buffer: &mut Buffer, put: impl FnOnce(&mut Buffer)) {
+        let was_empty = buffer.is_empty();
+        put(buffer);
+        // A writer that has something already need not be told.
+        if was_empty && !buffer.is_empty() {
             self.shared.filled.notify_one();
         }
     }
@@ -266,35 +300,25 @@ impl Recorder {
     }
 }
 
-fn take_number(buffer: &mut Buffer) -> u64 {
-    buffer.next_n += 1;
-    buffer.next_n - 1
+/// The last event.
+fn trailer(totals: Totals, buffer: &Buffer) -> Vec<u8> {
+    let mut trailer = serde_json::to_value(totals).expect("totals are plain data");
+    trailer["events"] = buffer.next_n.into();
+    trailer["dropped"] = buffer.dropped.into();
+    trailer["decisions_waited"] = buffer.waited.into();
+    Event::new(Kind::Trailer, 0).encode_with(trailer.to_string().as_bytes())
 }
 
-struct OpenOutput {
-    path: PathBuf,
-    out: BufWriter<File>,
-    header: String,
-}
-
-fn open(output: Output) -> OpenOutput {
-    OpenOutput { path: output.path, out: BufWriter::new(output.file), header: output.header }
-}
-
-impl OpenOutput {
+impl Output {
     fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
-        self.out.write_all(bytes).map_err(|source| WriteError { path: self.path.clone(), source })
-    }
-
-    fn flush(&mut self) -> Result<(), WriteError> {
-        self.out.flush().map_err(|source| WriteError { path: self.path.clone(), source })
+        self.file.write_all(bytes).map_err(|source| WriteError { path: self.path.clone(), source })
     }
 }
 
 struct Writer {
     shared: Arc<Shared>,
-    trace: Option<OpenOutput>,
-    decisions: Option<OpenOutput>,
+    trace: Option<Output>,
+    decisions: Option<Output>,
 }
 
 impl Writer {
@@ -311,62 +335,82 @@ impl Writer {
     fn write_all(&mut self) -> Result<(), WriteError> {
         if let Some(trace) = &mut self.trace {
             let header = trace.header.clone();
-            trace.put(MAGIC)?;
-            trace.put(&(header.len() as u32).to_le_bytes())?;
-            trace.put(header.as_bytes())?;
+            trace.put(&[&MAGIC[..], &(header.len() as u32).to_le_bytes(), header.as_bytes()].concat())?;
         }
         if let Some(decisions) = &mut self.decisions {
             let header = format!("{}\n", decisions.header);
             decisions.put(header.as_bytes())?;
         }
-        self.flush()?;
+        let (mut events, mut decisions) = (Vec::new(), Vec::new());
         loop {
-            let (entries, last) = self.gather();
-            for entry in entries {
-                self.write(entry)?;
-            }
-            self.flush()?;
+            let last = self.gather(&mut events, &mut decisions);
+            self.trace.as_mut().map_or(Ok(()), |trace| trace.put(&events))?;
+            self.decisions.as_mut().map_or(Ok(()), |file| file.put(&decisions))?;
             if last {
                 return Ok(());
             }
         }
     }
 
-    /// Everything that waits, and whether nothing more will come.
-    fn gather(&self) -> (Vec<Entry>, bool) {
+    /// Takes everything that waits, and says whether nothing more will come. The buffers change places, so that neither
+    /// has to grow again.
+    fn gather(&self, events: &mut Vec<u8>, decisions: &mut Vec<u8>) -> bool {
         let lock = self.shared.buffer.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.shared.filled.wait_while(lock, |buffer| buffer.entries.is_empty() && !buffer.closed);
+        let waited = self.shared.filled.wait_while(lock, |buffer| buffer.is_empty() && !buffer.closed);
         let closed = waited.unwrap_or_else(PoisonError::into_inner).closed;
         if !closed {
             std::thread::sleep(GATHER);
         }
+        events.clear();
+        decisions.clear();
         let mut buffer = self.shared.buffer.lock().unwrap_or_else(PoisonError::into_inner);
-        (std::mem::take(&mut buffer.entries), buffer.closed)
-    }
-
-    fn write(&mut self, entry: Entry) -> Result<(), WriteError> {
-        match (entry, &mut self.trace, &mut self.decisions) {
-            (Entry::Event(event), Some(trace), _) => trace.put(&event.encode()),
-            (Entry::Text(event, text), Some(trace), _) => trace.put(&event.encode_with(text.as_bytes())),
-            (Entry::Decision(line), _, Some(decisions)) => decisions.put(format!("{line}\n").as_bytes()),
-            (Entry::Trailer(totals), Some(trace), _) => {
-                let buffer = self.shared.buffer.lock().unwrap_or_else(PoisonError::into_inner);
-                let (events, dropped) = (buffer.next_n, buffer.dropped);
-                drop(buffer);
-                let mut trailer = serde_json::to_value(totals).expect("totals are plain data");
-                trailer["events"] = events.into();
-                trailer["dropped"] = dropped.into();
-                trace.put(&Event::new(Kind::Trailer, 0).encode_with(trailer.to_string().as_bytes()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), WriteError> {
-        self.trace.iter_mut().chain(&mut self.decisions).try_for_each(OpenOutput::flush)
+        std::mem::swap(&mut buffer.events, events);
+        std::mem::swap(&mut buffer.decisions, decisions);
+        self.shared.emptied.notify_all();
+        buffer.closed
     }
 
     fn swallow(&self) {
-        while !self.gather().1 {}
+        let (mut events, mut decisions) = (Vec::new(), Vec::new());
+        while !self.gather(&mut events, &mut decisions) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(dir: &tempfile::TempDir, name: &str) -> Output {
+        let path = dir.path().join(name);
+        Output { file: File::create(&path).expect("a file"), path, header: "{}".into() }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted_and_its_number_is_missing() {
+        let mut buffer = Buffer::default();
+        let put = |buffer: &mut Buffer| buffer.put_event(Event::new(Kind::Issue, 0), 2 * EVENT_BYTES);
+        (0..3).for_each(|_| put(&mut buffer));
+        assert_eq!((buffer.events.len(), buffer.dropped), (2 * EVENT_BYTES, 1));
+        let mut later = Buffer { events: Vec::new(), ..buffer };
+        put(&mut later);
+        assert_eq!(later.events[16..24], 3u64.to_le_bytes(), "number 2 is not in the file");
+    }
+
+    #[test]
+    fn a_flood_of_decisions_waits_and_loses_none() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let recorder = Recorder::start(None, Some(output(&dir, "d"))).expect("starts");
+        let long = "x".repeat(1 << 10);
+        let count = 3 * DECISION_CAPACITY / long.len();
+        for i in 0..count {
+            recorder.decisions(&[(i, &long)]);
+        }
+        recorder.finish(Totals::default()).expect("written");
+        let text = std::fs::read_to_string(dir.path().join("d")).expect("decisions");
+        let numbers = text.lines().skip(1).map(|line| {
+            let (number, _): (usize, String) = serde_json::from_str(line).expect("whole lines");
+            number
+        });
+        assert!(numbers.eq(0..count), "in order, and all of them");
     }
 }

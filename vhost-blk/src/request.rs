@@ -7,6 +7,7 @@
 use std::ops::Deref;
 
 use fault_injection::{Op, SECTOR_BYTES};
+use smallvec::SmallVec;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
     VIRTIO_BLK_T_WRITE_ZEROES,
@@ -29,7 +30,7 @@ const UNMAP: u32 = 1;
 /// Scattered bytes in the guest's memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuestBuffer {
-    parts: Vec<(GuestAddress, u64)>,
+    parts: SmallVec<[(GuestAddress, u64); 4]>,
     bytes: u64,
 }
 
@@ -39,6 +40,19 @@ pub struct GuestBuffer {
 pub struct MemoryGone;
 
 impl GuestBuffer {
+    /// Of these addresses and lengths.
+    #[cfg(test)]
+    pub fn of(parts: &[(u64, u64)]) -> GuestBuffer {
+        let mut buffer = GuestBuffer::default();
+        parts.iter().for_each(|(addr, len)| buffer.push(GuestAddress(*addr), *len));
+        buffer
+    }
+
+    /// Addresses and lengths, in order; none is empty.
+    pub fn parts(&self) -> &[(GuestAddress, u64)] {
+        &self.parts
+    }
+
     /// Length.
     pub fn bytes(&self) -> u64 {
         self.bytes

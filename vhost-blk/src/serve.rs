@@ -23,6 +23,8 @@ use crate::power::Power;
 use crate::recorder::{Output, Recorder};
 use crate::snapshot::CUTS_FILE;
 use crate::transfer::ID_BYTES;
+use crate::uring::Uring;
+use crate::way::{IoMode, Ways};
 
 /// How a run ended, in the terms of DESIGN's exit codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,7 @@ impl Server {
         let caching = caching(args, limits);
         check_power_cuts(args, &script)?;
         disk.warn_if_space_is_short();
+        let ways = ways(args, &disk)?;
         let script = Arc::new(script);
         let mut engine = engine(args, &script)?;
         engine.set_capacity(offer.capacity_sectors);
@@ -87,7 +90,9 @@ impl Server {
         let disk = Media::new(disk, caching);
         let overlay = Overlay::new(args.overlay_file.as_deref().map(create).transpose()?);
         let serial = args.serial.clone();
-        let device = Device::new(Parts { disk, overlay, offer, power, engine, script, recorder, serial });
+        let poll_us = args.poll_us;
+        let device =
+            Device::new(Parts { disk, overlay, offer, power, engine, script, recorder, serial, ways, poll_us });
         let device = Arc::new(device.map_err(|source| StartError::Host { what: "make an eventfd", source })?);
         let control = match &args.control_path {
             Some(path) => Some(Control::start(path, device.clone())?),
@@ -230,6 +235,24 @@ fn check_against_image(script: &Script, disk: &Disk, offer: &Offer) -> Result<()
         return Err(StartError::Arguments(text));
     }
     Ok(())
+}
+
+/// Which way clean requests go to this image. A host without io_uring is served by plain calls, unless io_uring was asked for.
+fn ways(args: &Serve, disk: &Disk) -> Result<Ways, StartError> {
+    let ways = Ways::of(args.io, disk.traits());
+    if !ways.need_uring() {
+        return Ok(ways);
+    }
+    match Uring::new(disk, args.poll_us > 0) {
+        Ok(_) => Ok(ways),
+        Err(source) if args.io == IoMode::Uring => {
+            Err(StartError::Host { what: "set up io_uring (--io uring)", source })
+        }
+        Err(error) => {
+            eprintln!("vhost-blk: warning: no io_uring on this host ({error}); a slow disk will stop its queue");
+            Ok(Ways::PLAIN)
+        }
+    }
 }
 
 /// Only a script that says so keeps unflushed writes apart.

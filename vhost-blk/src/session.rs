@@ -40,6 +40,8 @@ struct QueueThread {
     armed: AtomicBool,
     wake: Arc<EventFd>,
     drains: Mutex<Vec<Sender<()>>>,
+    /// Somebody waits for the queue to come to rest.
+    asked: AtomicBool,
 }
 
 /// A connection.
@@ -57,7 +59,8 @@ pub struct Session {
 impl Session {
     /// A connection that has negotiated nothing yet.
     pub fn new(device: Arc<Device>, channel: Arc<BackendChannel>) -> io::Result<Session> {
-        let queues: Vec<QueueThread> = (0..device.offer.queues).map(queue_thread).collect::<io::Result<_>>()?;
+        let queues: Vec<QueueThread> =
+            (0..device.offer.queues).map(|queue| queue_thread(queue, &device)).collect::<io::Result<_>>()?;
         let mut gates = device.gates();
         for (queue, thread) in (0..).zip(&queues) {
             gates.set_wake(queue, Some(thread.wake.clone()));
@@ -75,6 +78,9 @@ impl Session {
             let timer = lock(&thread.timer).as_raw_fd();
             handler.register_listener(timer, EventSet::IN, self.timer_event().into())?;
             handler.register_listener(thread.wake.as_raw_fd(), EventSet::IN, self.wake_event().into())?;
+            if let Some(host) = lock(&thread.worker).descriptor() {
+                handler.register_listener(host, EventSet::IN, self.host_event().into())?;
+            }
         }
         Ok(())
     }
@@ -105,6 +111,7 @@ impl Session {
         let thread = self.queues.get(queue).ok_or(io::ErrorKind::InvalidInput)?;
         let (done, wait) = channel();
         lock(&thread.drains).push(done);
+        thread.asked.store(true, Ordering::SeqCst);
         thread.wake.write(1)?;
         wait.recv_timeout(DRAIN_LIMIT)
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("queue {queue} did not come to rest in 30 s")))
@@ -124,10 +131,15 @@ impl Session {
         self.device.offer.queues + 2
     }
 
+    fn host_event(&self) -> u16 {
+        self.device.offer.queues + 3
+    }
+
     fn turn(&self, queue: u16, vring: &Vring) {
         let thread = &self.queues[usize::from(queue)];
         let write_through = self.write_through();
         let mut worker = lock(&thread.worker);
+        thread.asked.store(false, Ordering::SeqCst);
         let drains = std::mem::take(&mut *lock(&thread.drains));
         let mut state = vring.get_mut();
         let open = !self.closing.load(Ordering::SeqCst) && drains.is_empty();
@@ -135,7 +147,7 @@ impl Session {
         let call = vring.call();
         let signal = || call.iter().for_each(|call| notify(call));
         let memory = self.memory.memory();
-        let mut ring = Ring::new(state.get_queue_mut(), &memory, write_through, &signal);
+        let mut ring = Ring::new(state.get_queue_mut(), &memory, write_through, (&signal, &thread.asked));
         worker.turn(&self.device, &mut ring, take);
         if !drains.is_empty() {
             worker.drain(&self.device, &mut ring);
@@ -165,13 +177,14 @@ impl Session {
     }
 }
 
-fn queue_thread(queue: u16) -> io::Result<QueueThread> {
+fn queue_thread(queue: u16, device: &Device) -> io::Result<QueueThread> {
     Ok(QueueThread {
-        worker: Mutex::new(QueueWorker::new(queue)),
+        worker: Mutex::new(QueueWorker::new(queue, device)?),
         timer: Mutex::new(TimerFd::new().map_err(|errno| io::Error::from_raw_os_error(errno.errno()))?),
         armed: AtomicBool::new(false),
         wake: Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?),
         drains: Mutex::new(Vec::new()),
+        asked: AtomicBool::new(false),
     })
 }
 

@@ -7,17 +7,11 @@ fn memory() -> Memory {
     Memory::from_ranges(&[(GuestAddress(0), 0x10000)]).expect("guest memory")
 }
 
-fn buffer(parts: &[(u64, u64)]) -> GuestBuffer {
-    let mut buffer = GuestBuffer::default();
-    parts.iter().for_each(|(addr, len)| buffer.push(GuestAddress(*addr), *len));
-    buffer
-}
-
 #[test]
 fn bytes_are_gathered_from_any_offset_over_any_cut() {
     let memory = memory();
     memory.write_slice(b"abcdefghij", GuestAddress(100)).expect("guest memory");
-    let scattered = buffer(&[(108, 2), (100, 3), (105, 1)]);
+    let scattered = GuestBuffer::of(&[(108, 2), (100, 3), (105, 1)]);
     for offset in 0..=6u64 {
         for length in 0..=(6 - offset as usize) {
             let mut got = vec![0; length];
@@ -31,7 +25,7 @@ fn bytes_are_gathered_from_any_offset_over_any_cut() {
 #[test]
 fn splitting_off_keeps_every_byte_once() {
     for at in 0..=6 {
-        let mut head = buffer(&[(10, 2), (20, 3), (30, 1)]);
+        let mut head = GuestBuffer::of(&[(10, 2), (20, 3), (30, 1)]);
         let tail = head.split_off(at);
         assert_eq!((head.bytes(), tail.bytes()), (at, 6 - at));
         let addresses = |b: &GuestBuffer| b.parts.iter().flat_map(|(a, l)| a.0..a.0 + l).collect::<Vec<_>>();
