@@ -369,7 +369,7 @@ fn carry_out(ask: &Ask, device: &Device) -> Result<Value, String> {
 /// Recorded and applied when it returns; requests that it lets go are on their way to their rings.
 fn mark(name: &str, device: &Device) -> Value {
     let mut gates = device.gates();
-    let seq = device.next_seq.load(Ordering::SeqCst);
+    let seq = device.order.next_seq();
     let n = device.recorder().mark(name, seq, device.session());
     let reached = gates.engine.mark(name, seq, device.elapsed_ms());
     json!({"name": name, "seq": seq, "n": n, "released": device.apply(&mut gates, &reached)})
@@ -381,7 +381,7 @@ fn change(
     what: impl FnOnce(&mut Engine, u64) -> Result<EventRecord, ScriptError>,
 ) -> Result<Value, String> {
     let mut gates = device.gates();
-    let seq = device.next_seq.load(Ordering::SeqCst);
+    let seq = device.order.next_seq();
     let event = what(&mut gates.engine, seq).map_err(|error| error.to_string())?;
     device.refilter(&gates.engine);
     device.log(&[event]);

@@ -21,6 +21,7 @@ use crate::gate::Gates;
 use crate::history::History;
 use crate::listeners::Listeners;
 use crate::media::Media;
+use crate::order::{Epoch, Order};
 use crate::overlay::Overlay;
 use crate::power::Power;
 use crate::record::{Kind, Session};
@@ -113,21 +114,18 @@ pub struct Device {
     pub offer: Offer,
     /// GET_ID's answer, padded.
     pub serial: [u8; ID_BYTES],
-    /// Which filter of the engine's is valid: the queues keep their own copies, and look whether they are stale.
-    pub filter_generation: AtomicU64,
+    /// Which filter of the engine's is valid.
+    pub epoch: Epoch,
     /// Old content, for scripts that ask for it.
     pub history: History,
     /// Whether the write cache is on, as the driver or an event has switched it.
     pub writeback: AtomicBool,
     /// The front-end is to be left, and let in again after so many milliseconds.
     leave: Mutex<Option<u64>>,
-    /// `next_seq` at the last session event.
+    /// The next place at the last session event.
     session_seq: AtomicU64,
-    /// How many requests are being decided or are parked. While it is not 0, requests look for others they must not
-    /// overtake.
-    pub gating: AtomicU64,
     /// One arrival order over all queues.
-    pub next_seq: AtomicU64,
+    pub order: Order,
     /// Only a device that may lose its power: it handles one request at a time.
     pub power: Option<Power>,
     /// Who hears of what happens.
@@ -174,13 +172,12 @@ impl Device {
             overlay: parts.overlay,
             offer: parts.offer,
             serial,
-            filter_generation: AtomicU64::new(parts.engine.generation()),
+            epoch: Epoch::new(parts.engine.generation()),
             history,
             writeback: AtomicBool::new(write_cache),
             leave: Mutex::new(None),
             session_seq: AtomicU64::new(0),
-            gating: AtomicU64::new(0),
-            next_seq: AtomicU64::new(0),
+            order: Order::new(),
             power: parts.power,
             listeners: Listeners::default(),
             call: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
@@ -282,8 +279,7 @@ impl Device {
     /// After a change of the rules or of what fails: queues take the new filter with their next request.
     pub fn refilter(&self, engine: &Engine) {
         let generation = engine.generation();
-        if self.filter_generation.load(Ordering::SeqCst) != generation {
-            self.filter_generation.store(generation, Ordering::SeqCst);
+        if self.epoch.tell(generation) {
             self.history.track(engine.script().history());
         }
     }
@@ -343,13 +339,13 @@ impl Device {
     /// Events that are due by the clock happen.
     pub fn tick(&self) {
         let mut gates = self.gates();
-        let reached = gates.engine.tick(self.next_seq.load(Ordering::SeqCst), self.elapsed_ms());
+        let reached = gates.engine.tick(self.order.next_seq(), self.elapsed_ms());
         self.apply(&mut gates, &reached);
     }
 
     /// Waits until every request that was taken before now has left. An error names those that still wait.
     pub fn settle_earlier(&self, limit: Duration) -> Result<(), String> {
-        let seq = self.next_seq.load(Ordering::SeqCst);
+        let seq = self.order.next_seq();
         let count = |of: fn(&QueueCounters) -> &AtomicU64| -> Vec<u64> {
             self.counters.iter().map(|c| of(c).load(Ordering::SeqCst)).collect()
         };
@@ -420,7 +416,7 @@ impl Device {
             Session::Features | Session::Reset => {}
         }
         // A driver that starts over after requests were made has reset the device, however it went about it.
-        let seq = self.next_seq.load(Ordering::SeqCst);
+        let seq = self.order.next_seq();
         if self.session_seq.swap(seq, Ordering::SeqCst) != seq || why == Session::Reset {
             self.gates().engine.reset();
         }
@@ -474,7 +470,7 @@ impl Device {
             "session": self.session(),
             "image": self.disk.path(),
             "capacity_sectors": self.size.capacity_sectors(),
-            "next_seq": self.next_seq.load(Ordering::SeqCst),
+            "next_seq": self.order.next_seq(),
             "inflight": self.inflight(),
             "power": self.power_json(),
             "parked": gates.list(),

@@ -21,6 +21,7 @@ pub mod inflight;
 pub mod iovec;
 pub mod listeners;
 pub mod media;
+pub mod order;
 pub mod overlay;
 pub mod poll;
 pub mod power;
@@ -41,3 +42,8 @@ pub mod uring;
 pub mod vring;
 pub mod way;
 pub mod writes;
+
+/// What `order` is built on. Its test puts others here.
+mod atomics {
+    pub use std::sync::atomic::{AtomicU64, Ordering};
+}

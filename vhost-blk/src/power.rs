@@ -128,7 +128,7 @@ pub fn cut(device: &Device, gates: &mut Gates, cut: &PowerCut) -> Result<Value, 
         power.off.store(true, Ordering::SeqCst);
     }
     let units = device.disk.cache().map(|cache| cache.units()).unwrap_or_default();
-    let seq = device.next_seq.load(Ordering::SeqCst);
+    let seq = device.order.next_seq();
     let cut = Cut { number, seq, cut, units };
     announce(device, gates, &cut);
     let done = match cut.cut.then {

@@ -290,7 +290,7 @@ impl QueueWorker {
     }
 
     fn refuse(&mut self, device: &Device, ring: &mut Ring<'_>, refusal: &Refusal) {
-        let seq = device.next_seq.fetch_add(1, Ordering::SeqCst);
+        let seq = device.order.arrive();
         let (status, used_len) = match refusal.answer {
             Answer::Malformed => (Status::IOERR, 0),
             Answer::Unsupported => (Status::UNSUPP, 1),
@@ -324,10 +324,7 @@ impl QueueWorker {
 
     /// The filter of now. Rules change rarely; to see that they have not costs one look.
     fn take_filter(&mut self, device: &Device, alone: Option<&Gates>) {
-        let generation = device.filter_generation.load(Ordering::SeqCst);
-        if generation == self.generation {
-            return;
-        }
+        let Some(generation) = device.epoch.is_other_than(self.generation) else { return };
         self.filter = match alone {
             Some(gates) => gates.engine.filter(),
             None => device.gates().engine.filter(),
@@ -350,7 +347,7 @@ impl QueueWorker {
         }
         if let Some(gates) = &mut alone {
             self.settle(device, ring, gates, (&token, &[]));
-        } else if device.gating.load(Ordering::SeqCst) > 0 {
+        } else if device.order.is_gating() {
             self.settle(device, ring, &mut device.gates(), (&token, &[]));
         }
         let carried = self.clean.carry_out(device, ring.guard, ring.write_through, token);
@@ -376,10 +373,10 @@ impl QueueWorker {
     /// later request on another queue either comes after all of it or sees `gating`.
     fn decide(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest, alone: Option<Alone<'_>>) {
         let mut gates = alone.unwrap_or_else(|| device.gates());
-        device.gating.fetch_add(1, Ordering::SeqCst);
+        device.order.begin_gating();
         let mut token = self.issue(device, request);
         if device.is_past_end(&token.request.what) {
-            device.gating.fetch_sub(1, Ordering::SeqCst);
+            device.order.end_gating();
             return self.refuse_past_end(device, ring, token);
         }
         let elapsed_ms = device.elapsed_ms();
@@ -398,18 +395,18 @@ impl QueueWorker {
         // What this arrival let go was there first.
         self.answer_ready(device, ring, &mut gates);
         if device.is_off() {
-            device.gating.fetch_sub(1, Ordering::SeqCst);
+            device.order.end_gating();
             return self.abandon(device, token, &Outcome::NOTHING);
         }
         self.settle(device, ring, &mut gates, (&token, &targets(&decision.work)));
         let mut gates = device.power.as_ref().map(|_| gates);
         if gates.is_none() && decision.device.is_empty() && decision.work == Work::Whole(whole(&token.request)) {
-            device.gating.fetch_sub(1, Ordering::SeqCst);
+            device.order.end_gating();
             let carried = self.clean.carry_out(device, ring.guard, ring.write_through, token);
             return self.answer(device, ring, carried);
         }
         let done = self.carry_out(device, ring, gates.as_deref_mut(), &token, &decision.work, &decision.device);
-        device.gating.fetch_sub(1, Ordering::SeqCst);
+        device.order.end_gating();
         match done {
             Ok(outcome) => self.complete(device, ring, token, &outcome),
             Err(outcome) => self.abandon(device, token, &outcome),
@@ -442,7 +439,7 @@ impl QueueWorker {
 
     /// A parked request's way out: answered, or given up.
     fn leave(&mut self, device: &Device, ring: &mut Ring<'_>, gates: &mut Gates, mut parked: Parked) {
-        device.gating.fetch_sub(1, Ordering::SeqCst);
+        device.order.end_gating();
         if parked.until_reset() || device.is_off() {
             let outcome = parked.outcome_so_far();
             return self.abandon(device, parked.token, &outcome);
@@ -461,7 +458,7 @@ impl QueueWorker {
     }
 
     fn issue(&self, device: &Device, request: GuestRequest) -> InFlight {
-        let seq = device.next_seq.fetch_add(1, Ordering::SeqCst);
+        let seq = device.order.arrive();
         let token = InFlight::new(request, seq, self.queue, device.session());
         device.recorder().issue(&token, || device.inflight().saturating_sub(1));
         token
@@ -484,7 +481,7 @@ impl QueueWorker {
 
     /// Lets go what is due, and answers what was let go.
     fn leave_gates(&mut self, device: &Device, ring: &mut Ring<'_>) {
-        if device.gating.load(Ordering::SeqCst) == 0 {
+        if !device.order.is_gating() {
             return;
         }
         let mut gates = device.gates();

@@ -91,7 +91,7 @@ impl Device {
     fn resized(&self, capacity_sectors: u64, by: &str) -> Value {
         let was = self.size.capacity_sectors();
         let notified = self.size.set(capacity_sectors);
-        let seq = self.next_seq.load(Ordering::SeqCst);
+        let seq = self.order.next_seq();
         let text = json!({"capacity_sectors": capacity_sectors, "was_sectors": was, "by": by, "notified": notified});
         self.note(Kind::Resize, seq, &text);
         json!({"seq": seq, "capacity_sectors": capacity_sectors, "was_sectors": was, "notified": notified})

@@ -165,7 +165,7 @@ impl Session {
     fn arm_timer(&self, queue: u16) {
         let thread = &self.queues[usize::from(queue)];
         // Without power, nothing that waits is let go, however late it is.
-        let parked = self.device.gating.load(Ordering::SeqCst) > 0 && !self.device.is_off();
+        let parked = self.device.order.is_gating() && !self.device.is_off();
         if !parked && !thread.armed.load(Ordering::SeqCst) {
             return;
         }

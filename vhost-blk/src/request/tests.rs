@@ -34,12 +34,12 @@ fn splitting_off_keeps_every_byte_once() {
 }
 
 #[test]
-fn ranges_lie_on_the_disk_in_whole_blocks_or_are_refused() {
+fn ranges_are_whole_blocks_that_a_disk_could_have_or_are_refused() {
     let limits = DeviceLimits { logical_block_bytes: Some(1024), ..Default::default() };
     let offer = Offer::new(64, 512, 1, false, &limits);
     let ask = |sector, sectors| on_disk(Range { sector, sectors }, &offer).is_ok();
-    assert!(ask(0, 64) && ask(62, 2));
-    for (sector, sectors) in [(0, 0), (1, 2), (0, 1), (64, 2), (62, 4), (u64::MAX - 1, 2), (u64::MAX, u64::MAX)] {
+    assert!(ask(0, 64) && ask(62, 2) && ask(62, 4), "the end is looked for with the place in the arrival order");
+    for (sector, sectors) in [(0, 0), (1, 2), (0, 1), (MAX_SECTORS, 2), (u64::MAX - 1, 2), (u64::MAX, u64::MAX)] {
         assert!(!ask(sector, sectors), "{sector}+{sectors}");
     }
 }
