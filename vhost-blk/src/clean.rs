@@ -189,7 +189,7 @@ impl Clean {
 
     fn give(&mut self, device: &Device, op: Op) -> Carried {
         let Some(uring) = &mut self.uring else { return Carried::Careful(op.token) };
-        match uring.push(op) {
+        match uring.push(Box::new(op)) {
             Ok(()) => Carried::UnderWay,
             Err((op, error)) => {
                 let error = host_error(device, &op, &error);

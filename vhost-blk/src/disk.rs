@@ -261,7 +261,8 @@ impl Disk {
                 iovecs.advance(moved);
                 Ok(moved)
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+            // Not without waiting, or not here: a file system may know RWF_NOWAIT for some of its files only.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR | libc::EOPNOTSUPP)) => Ok(0),
             Err(error) => Err(self.host_error("read", offset, iovecs.left_bytes(), &error)),
         }
     }
@@ -389,7 +390,7 @@ fn size_bytes(text: &str) -> Option<u64> {
 fn lies_in_memory(file: &File) -> bool {
     let fs = nix::sys::statfs::fstatfs(file).map(|fs| fs.filesystem_type());
     const RAMFS_MAGIC: i64 = 0x8584_58f6;
-    fs.is_ok_and(|fs| fs == nix::sys::statfs::TMPFS_MAGIC || fs.0 as i64 == RAMFS_MAGIC)
+    fs.is_ok_and(|fs| fs == nix::sys::statfs::TMPFS_MAGIC || fs.0 == RAMFS_MAGIC)
 }
 
 /// Not every file system can say that it would have to wait.

@@ -169,7 +169,7 @@ mod tests {
             steps in prop::collection::vec(100..700u64, 1..8),
         ) {
             let memory = memory();
-            let content: Vec<u8> = (0..0x2000u32).map(|i| (i * 7 >> 3) as u8).collect();
+            let content: Vec<u8> = (0..0x2000u32).map(|i| ((i * 7) >> 3) as u8).collect();
             memory.write_slice(&content, GuestAddress(0)).expect("guest memory");
             let buffer = GuestBuffer::of(&parts);
             let mut copied = vec![0; buffer.bytes() as usize];

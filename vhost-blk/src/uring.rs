@@ -113,20 +113,20 @@ impl Uring {
     }
 
     /// Takes a request. The kernel hears of it with the next `submit`.
-    pub fn push(&mut self, op: Op) -> Result<(), (Op, io::Error)> {
+    pub fn push(&mut self, op: Box<Op>) -> Result<(), (Box<Op>, io::Error)> {
         self.under_way += 1;
         self.writes += usize::from(op.kind == Kind::Write);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        self.slots[slot] = Some(Box::new(op));
+        self.slots[slot] = Some(op);
         let queued = self.queue(slot);
         queued.map_err(|error| (self.take(slot).expect("it was put there above"), error))
     }
 
-    fn take(&mut self, slot: usize) -> Option<Op> {
-        let op = *self.slots.get_mut(slot)?.take()?;
+    fn take(&mut self, slot: usize) -> Option<Box<Op>> {
+        let op = self.slots.get_mut(slot)?.take()?;
         self.free.push(slot);
         self.under_way -= 1;
         self.writes -= usize::from(op.kind == Kind::Write);
@@ -173,7 +173,7 @@ impl Uring {
     }
 
     /// Takes one that has come back, done or failed.
-    pub fn take_finished(&mut self) -> Option<(Op, io::Result<()>)> {
+    pub fn take_finished(&mut self) -> Option<(Box<Op>, io::Result<()>)> {
         loop {
             let completion = self.ring.completion().next()?;
             let slot = completion.user_data() as usize;

@@ -34,7 +34,7 @@ fn mib() -> u64 {
 /// What a block holds after it was written so often: every word tells where and when.
 fn fill(block: u64, version: u64, buf: &mut [u8]) {
     for (i, word) in (0u64..).zip(buf.as_chunks_mut::<8>().0) {
-        *word = (block << 40 ^ version << 16 ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        *word = ((block << 40) ^ (version << 16) ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
     }
 }
 
@@ -157,8 +157,11 @@ fn lanes_of<'a>(queues: &'a mut [Blkioq], memory: &'a mut [u8], blocks: u64) -> 
 }
 
 fn run(io: IoMode, direct: bool) {
-    let blocks = mib() << 20 >> 12;
-    let device = Device::start_with(blocks * 8, SCRIPT, |args| (args.io, args.direct) = (io, direct));
+    let blocks = mib() << 8;
+    let device = Device::start_with(blocks * 8, SCRIPT, |args| {
+        (args.io, args.direct) = (io, direct);
+        args.poll_us = if io == IoMode::Uring { 20 } else { 0 };
+    });
     let mut client = Blkio::new("virtio-blk-vhost-user").expect("the driver");
     client.set_str("path", device.socket.to_str().expect("text")).expect("a path");
     client.connect().unwrap_or_else(|error| panic!("connects: {error}"));

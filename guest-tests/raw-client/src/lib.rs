@@ -183,7 +183,7 @@ struct Places {
 impl Places {
     fn new(job: &Job, queue: u64, queues: u64, blocks: u64) -> Places {
         match job.place {
-            Place::Random => Places { place: job.place, state: job.seed ^ (queue + 1) << 32, first: 0, blocks },
+            Place::Random => Places { place: job.place, state: job.seed ^ ((queue + 1) << 32), first: 0, blocks },
             Place::Sequential => {
                 let part = blocks / queues;
                 Places { place: job.place, state: 0, first: queue * part, blocks: part }
@@ -199,9 +199,9 @@ impl Places {
         }
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((u128::from(z ^ z >> 31) * u128::from(self.blocks)) >> 64) as u64
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((u128::from(z ^ (z >> 31)) * u128::from(self.blocks)) >> 64) as u64
     }
 }
 

@@ -52,7 +52,7 @@ fn image(dir: &Path, wanted: &Bench) -> Result<tempfile::NamedTempFile, Failure>
 }
 
 fn fill(mut file: &File, mut bytes: u64) -> std::io::Result<()> {
-    let block: Vec<u8> = (0..STEP).map(|i| (i / 7) as u8 ^ (i >> 9) as u8 | 1).collect();
+    let block: Vec<u8> = (0..STEP).map(|i| ((i / 7) as u8 ^ (i >> 9) as u8) | 1).collect();
     while bytes > 0 {
         let step = bytes.min(STEP as u64);
         file.write_all(&block[..step as usize])?;

@@ -27,7 +27,7 @@ pub enum Server {
     Traced,
     /// With `--decisions-file` and a rule that looks at every request.
     Decided,
-    /// What the same crates can do at most (vhost-blk/examples/ceiling.rs).
+    /// What the same crates can do at most (guest-tests/raw-client/examples/ceiling.rs).
     Ceiling,
     /// QEMU's storage daemon, a pool of threads.
     QsdThreads,
@@ -87,13 +87,13 @@ impl Peers {
         let qsd = programs::on_host("qemu-storage-daemon");
         let mut skipped = Vec::new();
         if qsd.is_none() {
-            skipped.push("qemu-storage-daemon is not installed (Debian: qemu-system-common or qemu-utils)".into());
+            skipped.push("qemu-storage-daemon is not installed (Debian: qemu-utils)".into());
         }
         let ceiling = vhost_blk.with_file_name("examples").join("ceiling");
         let ceiling = ceiling.is_file().then_some(ceiling);
         if ceiling.is_none() {
             skipped.push(
-                "the ceiling of the crates is not built (cargo build --release -p vhost-blk --example ceiling)".into(),
+                "the ceiling of the crates is not built (cargo build --release -p raw-client --example ceiling)".into(),
             );
         }
         let versions = [Some(vhost_blk), qsd.as_deref()].into_iter().flatten().filter_map(version).collect();

@@ -2,7 +2,7 @@
 //! of single-part requests in place, one signal per batch. No checks of its own, no flush, no faults. `guest-tests bench`
 //! measures `vhost-blk` against it; it is of no other use, and is not to be trusted with a guest.
 //!
-//!     cargo build --release -p vhost-blk --example ceiling
+//!     cargo build --release -p raw-client --example ceiling
 //!     ceiling --socket-path=PATH --blk-file=PATH --num-queues=N
 
 use std::fs::File;
