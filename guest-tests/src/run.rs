@@ -176,8 +176,8 @@ fn nonce(scenario: &Scenario) -> u64 {
 }
 
 fn queues(scenario: &Scenario) -> u16 {
-    let vcpus = u16::try_from(scenario.guest.vcpus).unwrap_or(u16::MAX);
-    vcpus.min(16)
+    let guest = &scenario.guest;
+    u16::try_from(guest.queues.unwrap_or(guest.vcpus)).unwrap_or(u16::MAX).min(16)
 }
 
 fn infrastructure(error: guest_vm::Error) -> Failure {

@@ -66,6 +66,8 @@ pub enum Kernels {
 pub struct Guest {
     /// Virtual CPUs.
     pub vcpus: u32,
+    /// Queues of the disk. Without it: as many as virtual CPUs, each with an interrupt on its own.
+    pub queues: Option<u32>,
     /// Memory in MiB.
     pub memory_mib: u32,
     /// `queue/scheduler` of the disk.
@@ -80,7 +82,15 @@ pub struct Guest {
 
 impl Default for Guest {
     fn default() -> Guest {
-        Guest { vcpus: 1, memory_mib: 512, scheduler: "none".into(), nomerges: 2, wbt_lat_usec: 0, qemu: Vec::new() }
+        Guest {
+            vcpus: 1,
+            queues: None,
+            memory_mib: 512,
+            scheduler: "none".into(),
+            nomerges: 2,
+            wbt_lat_usec: 0,
+            qemu: Vec::new(),
+        }
     }
 }
 
@@ -330,6 +340,7 @@ impl<'a> Reader<'a> {
             Err(self.wrong(pointer, format!("{value} is outside {least}..{most}")))
         };
         within("/guest/vcpus", guest.vcpus.into(), 1, 16)?;
+        within("/guest/queues", guest.queues.unwrap_or(1).into(), 1, 16)?;
         within("/guest/memory_mib", guest.memory_mib.into(), 256, 65_536)?;
         within("/guest/nomerges", guest.nomerges.into(), 0, 2)?;
         within("/filesystem/size_mib", filesystem.size_mib, 16, 65_536)?;
@@ -428,6 +439,7 @@ mod tests {
         for (key_and_value, says) in [
             (r#""guest": {"vcpu": 2}"#, "s.json:1:17: /guest/vcpu: unknown field `vcpu`"),
             (r#""guest": {"vcpus": 0}"#, "/guest/vcpus: 0 is outside 1..16"),
+            (r#""guest": {"queues": 17}"#, "/guest/queues: 17 is outside 1..16"),
             (r#""guest": {"vcpus": "two"}"#, "/guest/vcpus: invalid type: string \"two\""),
             (r#""kernels": "6.1""#, "/kernels: kernels is \"any\" or a list of versions"),
             (r#""filesystem": {"block_bytes": 512}"#, "ext4's block size is 1024, 2048 or 4096"),

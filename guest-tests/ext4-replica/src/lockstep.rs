@@ -10,9 +10,9 @@ use crate::misfit::{Misfit, MisfitKind};
 use crate::mutation::Mutation;
 use crate::page_io::{Path, add_to_list_vec};
 use crate::survey::{MAX_ORDER, Survey, Written};
-use crate::thread::{EndBio, Frame, OrFlag, Put, Thread};
+use crate::thread::{EndBio, Frame, OrFlag, Progress, Put, Thread};
 use crate::writeback::BioWritePage;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use writeback_events::{
     BioId, BlockOp, Errno, Ino, IoEndId, OpId, OpKind, PutBy, RequestId, RequestStatus, Response, Stimulus, Subject,
     TaskId,
@@ -39,12 +39,15 @@ pub struct Setup {
     pub late_splices: BTreeSet<u32>,
     /// The file system is mounted with data_err=abort.
     pub data_err_abort: bool,
+    /// CPUs of the guest. With more than one, an interrupt takes its steps where [`Stimulus::CompletionGoesOn`] says.
+    pub cpus: u16,
 }
 
 impl Setup {
     /// A true replica of `dialect` for a file system with 4096-byte blocks.
     pub fn new(dialect: Dialect) -> Setup {
-        Setup { dialect, mutation: None, block_bytes: 4096, late_splices: BTreeSet::new(), data_err_abort: false }
+        let late_splices = BTreeSet::new();
+        Setup { dialect, mutation: None, block_bytes: 4096, late_splices, data_err_abort: false, cpus: 1 }
     }
 }
 
@@ -72,6 +75,8 @@ impl Replica {
             block_bytes,
             dialect: setup.dialect,
             late_splices: setup.late_splices,
+            cpus: setup.cpus,
+            completions: BTreeMap::new(),
             tasks: BTreeMap::new(),
             workers: BTreeMap::new(),
             raced: BTreeSet::new(),
@@ -98,6 +103,9 @@ pub struct Lockstep {
     block_bytes: u64,
     dialect: Dialect,
     late_splices: BTreeSet<u32>,
+    cpus: u16,
+    /// Answers whose bios have not all ended and been put: only with several CPUs.
+    completions: BTreeMap<RequestId, Completion>,
     tasks: BTreeMap<TaskId, Task>,
     /// Workers that have started and not yet come back from their first conversion.
     workers: BTreeMap<Ino, Window>,
@@ -123,6 +131,21 @@ struct Task {
     io_bio: Option<BioId>,
     /// The conversion it is in.
     thread: Thread,
+}
+
+/// An interrupt that ends the bios of a request.
+#[derive(Clone, Debug, Default)]
+struct Completion {
+    /// Those it has not begun to end.
+    bios: VecDeque<(BioId, Errno)>,
+    /// Within `ext4_end_bio` of the one before them.
+    thread: Thread,
+}
+
+impl Completion {
+    fn is_over(&self) -> bool {
+        self.bios.is_empty() && self.thread.is_done()
+    }
 }
 
 /// A worker whose moment of taking the list cannot be told.
@@ -197,6 +220,7 @@ impl Lockstep {
                 requeued.map_err(|unfit| self.unfit_request(request, unfit))
             }
             Stimulus::RequestAnswered { request, status } => self.request_answered(request, status),
+            Stimulus::CompletionGoesOn { request } => self.completion_goes_on(request),
             Stimulus::RefDropped { task, by } => self.ref_dropped(task, by),
             Stimulus::WorkerStarts { task, ino } => self.worker_starts(task, ino),
             Stimulus::ConversionResult { task, errno } => self.conversion_result(task, errno),
@@ -327,6 +351,16 @@ impl Lockstep {
         issued.map_err(|unfit| self.unfit_request(request, unfit))
     }
 
+    /// What is left once the trace is over: steps of interrupts that the guest never took. With one CPU there are none.
+    pub fn finish(&mut self) -> Vec<(RequestId, Vec<Response>)> {
+        let mut left = Vec::new();
+        while let Some((&request, _)) = self.completions.first_key_value() {
+            let _ = self.completion_goes_on(request);
+            left.push((request, std::mem::take(&mut self.responses)));
+        }
+        left
+    }
+
     /// In interrupt context: every bio that ends runs `ext4_end_bio` to its end before the next one does.
     fn request_answered(&mut self, request: RequestId, status: RequestStatus) -> Stepped {
         let answered = self.block_layer.answer(request, status);
@@ -336,8 +370,36 @@ impl Lockstep {
         if other_data_failed && self.doubt.is_none() {
             self.doubt = Some(format!("request {request}, which carries no file data alone, failed before it ended"));
         }
+        if self.cpus > 1 && !ended.is_empty() {
+            let completion = Completion { bios: ended.into(), thread: Thread::default() };
+            self.completions.insert(request, completion);
+            return Ok(());
+        }
         for (bio, error) in ended {
             self.end_bio(bio, error);
+        }
+        Ok(())
+    }
+
+    /// Up to the atomic step of the put, where another CPU's may come first, or from there to the end.
+    fn completion_goes_on(&mut self, request: RequestId) -> Stepped {
+        let Some(mut completion) = self.completions.remove(&request) else {
+            let kind = MisfitKind::NothingToEnd { request };
+            return Err(Misfit { subject: Some(Subject::Request(request)), io_end: None, kind });
+        };
+        if completion.thread.is_done()
+            && let Some((bio, error)) = completion.bios.pop_front()
+            && let Some(state) = self.path.state.bios.get_mut(&bio)
+        {
+            state.status = error;
+            completion.thread = Thread::calling(Frame::EndBio { bio, at: EndBio::MappingError });
+        } else {
+            self.path.step(&mut completion.thread);
+        }
+        while !completion.thread.about_to_put() && self.path.step(&mut completion.thread) == Progress::Stepped {}
+        self.responses.extend(self.path.events.drain(..).filter_map(|event| event.response()));
+        if !completion.is_over() {
+            self.completions.insert(request, completion);
         }
         Ok(())
     }

@@ -51,6 +51,8 @@ pub enum MisfitKind {
     SectorsIssuedTwice { request: RequestId, bio: BioId },
     #[error("request {request} is {what}, but is not with the driver")]
     NotIssued { request: RequestId, what: &'static str },
+    #[error("the interrupt that answers request {request} takes a step more than its bios have")]
+    NothingToEnd { request: RequestId },
     #[error("the worker starts on inode {ino}, but was not queued for it")]
     WorkerNotQueued { ino: Ino },
     #[error("task {task} starts as a worker while it is still converting")]

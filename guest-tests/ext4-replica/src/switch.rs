@@ -107,6 +107,14 @@ impl Switch {
         self.values()[usize::from(!first)]
     }
 
+    /// The position that a kernel of this dialect shows. Where the worker converts after an error, so does a put.
+    pub fn shows(self, dialect: &Dialect) -> &'static str {
+        match self {
+            Switch::PutConvertsAfterError if dialect.has(Bug::ConvertAfterError) => "yes",
+            _ => self.of(dialect),
+        }
+    }
+
     /// The dialect with this switch at that position.
     pub fn set(self, dialect: Dialect, value: &str) -> Result<Dialect, SwitchError> {
         let wrong = || SwitchError::Value { switch: self, value: value.to_owned() };

@@ -161,6 +161,11 @@ impl Thread {
         self.stack.is_empty()
     }
 
+    /// The next step is the atomic one of `ext4_put_io_end_defer`.
+    pub(crate) fn about_to_put(&self) -> bool {
+        matches!(self.stack.last(), Some(Frame::PutIoEndDefer { at: Put::DecAndTest, .. }))
+    }
+
     /// The inode whose conversion it waits for, if it does.
     pub(crate) fn converts(&self) -> Option<Ino> {
         match self.stack.last() {

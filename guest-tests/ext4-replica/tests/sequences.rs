@@ -20,10 +20,11 @@ fn sequences() -> Vec<PathBuf> {
 
 /// The story's lines with what the replica answers to each, and what is left to say at the end.
 fn play(text: &str) -> String {
-    let block_bytes = text
-        .lines()
-        .find_map(|line| line.strip_prefix("# block_bytes "))
-        .map_or(4096, |bytes| bytes.parse().expect("a number"));
+    let number = |key: &str, default: u32| {
+        let found = text.lines().find_map(|line| line.strip_prefix(key));
+        found.map_or(default, |number| number.trim().parse().expect("a number"))
+    };
+    let (block_bytes, cpus) = (number("# block_bytes ", 4096), number("# cpus ", 1) as u16);
     let stimuli: Vec<Stimulus> = story::parse(text)
         .into_iter()
         .map(|entry| match entry.body {
@@ -31,13 +32,16 @@ fn play(text: &str) -> String {
             other => panic!("a sequence holds stimuli alone, not {other:?}"),
         })
         .collect();
-    let setup = Setup { block_bytes, ..Setup::new(Dialect::V6_1) };
+    let setup = Setup { block_bytes, cpus, ..Setup::new(Dialect::V6_1) };
     let mut lockstep = Replica::lockstep(setup, &stimuli);
-    let mut assertions = Assertions::new(1, &Dialect::V6_1);
+    let mut assertions = Assertions::new(cpus, &Dialect::V6_1);
     let mut answer = String::new();
     for (number, stimulus) in stimuli.iter().enumerate() {
         assertions.stimulus(stimulus);
         tell(&mut answer, number + 1, &mut lockstep, stimulus, &mut assertions);
+    }
+    for (request, responses) in lockstep.finish() {
+        write!(answer, "never: request {request} goes on\n{}", told(&responses)).expect("a string takes all");
     }
     for not in lockstep.not_predicted() {
         writeln!(answer, "not predicted: operation {}: {}", not.op, not.why).expect("a string takes all");

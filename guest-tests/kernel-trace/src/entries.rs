@@ -14,6 +14,7 @@
 
 use crate::container::Header;
 use crate::decode::{OpSeen, Place, Totals, Unplaced};
+use crate::interleave::{self, Context, Place as StepPlace, Recorded};
 use crate::plan::SymbolAddress;
 use crate::references::{References, Step};
 use crate::typed::{Count, Event, Formats, Kind, RequestKey};
@@ -37,6 +38,8 @@ struct Life {
     ino: Ino,
     inode: u64,
     references: References,
+    /// Steps of several CPUs that fit no order.
+    misfits: usize,
     last_put: Option<LastPut>,
     /// Its waiting for the worker has been told.
     waits: bool,
@@ -96,6 +99,12 @@ pub(crate) struct Maker<'a> {
     ended: BTreeMap<u16, Vec<usize>>,
     tasks: BTreeMap<u32, Task>,
     in_flight: BTreeMap<RequestKey, VecDeque<RequestId>>,
+    /// Several CPUs: where an interrupt takes its steps has to be told.
+    several_cpus: bool,
+    /// With several CPUs: where each reference step belongs, by the place of its record.
+    steps: BTreeMap<usize, StepPlace>,
+    /// By CPU: the request that was answered last.
+    completing: BTreeMap<u16, RequestId>,
     requeued: BTreeMap<RequestKey, VecDeque<RequestId>>,
     ops: Vec<OpSeen>,
     unplaced: Vec<Unplaced>,
@@ -129,6 +138,9 @@ impl<'a> Maker<'a> {
             ended: BTreeMap::new(),
             tasks: BTreeMap::new(),
             in_flight: BTreeMap::new(),
+            several_cpus: header.vcpus > 1,
+            steps: if header.vcpus > 1 { places_of_steps(events) } else { BTreeMap::new() },
+            completing: BTreeMap::new(),
             requeued: BTreeMap::new(),
             ops: Vec::new(),
             unplaced: Vec::new(),
@@ -175,7 +187,7 @@ impl<'a> Maker<'a> {
             if !self.lives[life].released {
                 self.tell_waiting(life);
             }
-            let misfits = self.lives[life].references.misfits();
+            let misfits = self.lives[life].misfits + self.lives[life].references.misfits();
             if misfits > 0 {
                 let id = self.lives[life].id;
                 self.unplaced_anywhere(format!(
@@ -224,7 +236,16 @@ impl<'a> Maker<'a> {
         let life = self.lives.len();
         let io_end = IoEndId(life as u32 + 1);
         let references = References::born(count);
-        self.lives.push(Life { id: io_end, ino, inode, references, last_put: None, waits: false, released: false });
+        self.lives.push(Life {
+            id: io_end,
+            ino,
+            inode,
+            references,
+            misfits: 0,
+            last_put: None,
+            waits: false,
+            released: false,
+        });
         self.alive.insert(address, life);
         self.task(at).io_end = Some(life);
         self.stimulus(at, Stimulus::InitIoEnd { task, ino, failed: false });
@@ -324,6 +345,7 @@ impl<'a> Maker<'a> {
             self.own_put(at, life, put.by, key);
         } else {
             self.completion_put(at, life);
+            self.completion_goes_on(at, key);
         }
         let (io_end, unwritten, count) = (self.lives[life].id, put.unwritten, Step::Down.from(old));
         let response = match put.by {
@@ -357,10 +379,26 @@ impl<'a> Maker<'a> {
         }
     }
 
+    /// Tells that the interrupt of this CPU takes a step, which with one CPU follows from the answer alone.
+    fn completion_goes_on(&mut self, at: usize, key: Key) {
+        let request = self.completing.get(&self.events[at].cpu).copied();
+        if let Some(request) = request.filter(|_| self.several_cpus) {
+            self.put_out(key, Body::Stimulus(Stimulus::CompletionGoesOn { request }), at);
+        }
+    }
+
     /// Takes a reference step: where it belongs, and the count before it.
     fn step(&mut self, at: usize, life: usize, count: Count, step: Step) -> (Key, u32) {
         let in_place = (at, Side::At, at, 0);
         match count {
+            Count::Exact(old) if self.several_cpus => {
+                let Some(&StepPlace { place, turn }) = self.steps.get(&at) else {
+                    self.lives[life].misfits += 1;
+                    return (in_place, old);
+                };
+                self.totals.reordered_steps += usize::from(place != at);
+                (if place == at { in_place } else { (place, Side::Before, turn, 0) }, old)
+            }
             Count::Exact(old) => match self.lives[life].references.exact(at, old, step) {
                 None => (in_place, old),
                 Some(held) => {
@@ -455,6 +493,7 @@ impl<'a> Maker<'a> {
             return self.unplaced(at, format!("bio {bio} ends with block status {status}, which has no errno here"));
         };
         let io_end = self.lives[life].id;
+        self.completion_goes_on(at, (at, Side::At, at, 0));
         self.response(at, Response::EndBio { bio, io_end, error });
     }
 
@@ -592,6 +631,7 @@ impl<'a> Maker<'a> {
         }
         match self.take_in_flight(key) {
             Some(request) => {
+                self.completing.insert(self.events[at].cpu, request);
                 self.emit(at, Body::Answered { request });
                 self.response(at, Response::RequestError { request, errno: errno as Errno });
             }
@@ -711,6 +751,45 @@ impl<'a> Maker<'a> {
     fn unplaced_anywhere(&mut self, why: String) {
         self.unplaced.push(Unplaced { place: None, why });
     }
+}
+
+/// Where the reference steps of a trace of several CPUs belong; those of an io_end that fit no order are left out.
+fn places_of_steps(events: &[Event]) -> BTreeMap<usize, StepPlace> {
+    let mut lives: Vec<(u32, Vec<Recorded>)> = Vec::new();
+    let mut alive: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut open: Vec<(Context, u64, usize)> = Vec::new();
+    let mut last: BTreeMap<Context, usize> = BTreeMap::new();
+    for (at, event) in events.iter().enumerate() {
+        let context = if event.interrupt { Context::Interrupt(event.cpu) } else { Context::Task(event.task) };
+        let step = match event.kind {
+            Kind::Init { io_end, count, .. } => {
+                alive.insert(io_end, lives.len());
+                lives.push((count, Vec::new()));
+                None
+            }
+            Kind::Release { io_end, .. } => {
+                alive.remove(&io_end);
+                None
+            }
+            Kind::Get { io_end, count: Count::Exact(old), .. } => alive.get(&io_end).map(|&life| (life, old, Step::Up)),
+            Kind::PutIn { io_end, .. } => {
+                // While the reference is held: once its step is recorded the io_end may be gone.
+                open.extend(alive.get(&io_end).map(|&life| (context, io_end, life)));
+                None
+            }
+            Kind::PutDone { io_end, old, .. } => {
+                let own = open.iter().rposition(|&(whose, address, _)| (whose, address) == (context, io_end));
+                own.map(|place| (open.remove(place).2, old, Step::Down))
+            }
+            _ => None,
+        };
+        if let Some((life, old, step)) = step {
+            let after = last.get(&context).copied();
+            lives[life].1.push(Recorded { at, after, context, old, step });
+        }
+        last.insert(context, at);
+    }
+    lives.iter().filter_map(|(count, steps)| interleave::places(*count, steps)).flatten().collect()
 }
 
 /// The value all items have, if they all have the same.

@@ -21,6 +21,7 @@ mod entries;
 mod error;
 mod facts;
 mod format;
+mod interleave;
 mod losses;
 mod page;
 mod plan;

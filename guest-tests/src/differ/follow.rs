@@ -3,8 +3,8 @@
 use super::join::Joined;
 use ext4_replica::{Misfit, NotPredicted, Replica, Setup};
 use serde::Serialize;
-use std::collections::BTreeSet;
-use writeback_events::{Entry, Response, TaskId};
+use std::collections::{BTreeMap, BTreeSet};
+use writeback_events::{Entry, RequestId, Response, Stimulus, TaskId};
 
 /// The thread of execution that something belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -60,7 +60,17 @@ pub struct Followed {
 pub fn follow(setup: &Setup, joined: &Joined) -> Followed {
     let mut lockstep = Replica::lockstep(setup.clone(), joined.stimuli.iter().map(|placed| &placed.stimulus));
     let mut followed = Followed::default();
+    // The interrupt that answers a request takes all its steps, wherever among another CPU's they fall.
+    let mut answers: BTreeMap<RequestId, Context> = BTreeMap::new();
     for placed in &joined.stimuli {
+        let context_of_cause = match placed.stimulus {
+            Stimulus::RequestAnswered { request, .. } => {
+                answers.insert(request, placed.context);
+                placed.context
+            }
+            Stimulus::CompletionGoesOn { request } => answers.get(&request).copied().unwrap_or(placed.context),
+            _ => placed.context,
+        };
         let responses = match lockstep.step(&placed.stimulus) {
             Ok(responses) => responses,
             Err(misfit) => {
@@ -70,9 +80,14 @@ pub fn follow(setup: &Setup, joined: &Joined) -> Followed {
         };
         let (woken_at, worker) = lockstep.woken().unwrap_or((usize::MAX, TaskId(0)));
         for (place, response) in responses.into_iter().enumerate() {
-            let context = if place >= woken_at { Context::Task(worker) } else { placed.context };
+            let context = if place >= woken_at { Context::Task(worker) } else { context_of_cause };
             followed.responses.push(Caused { seq: placed.seq, context, response });
         }
+    }
+    let end = joined.stimuli.last().map_or(0, |placed| placed.seq);
+    for (request, responses) in lockstep.finish() {
+        let context = answers.get(&request).copied().unwrap_or(Context::Interrupt(0));
+        followed.responses.extend(responses.into_iter().map(|response| Caused { seq: end, context, response }));
     }
     followed.not_predicted = lockstep.not_predicted().to_vec();
     followed.raced = lockstep.raced().clone();

@@ -154,6 +154,7 @@ impl Walk {
                 self.of_request(request)
             }
             Stimulus::RequestAnswered { request, .. } => self.answered(seq, request),
+            Stimulus::CompletionGoesOn { request } => self.of_request(request),
             Stimulus::WritepagesEnter { .. }
             | Stimulus::WritepagesLeave { .. }
             | Stimulus::InitIoEnd { .. }

@@ -91,6 +91,9 @@ pub(super) fn stimulus(stimulus: &Stimulus) -> Words {
         Stimulus::RequestAnswered { request, status } => {
             words(format!("request {request} is answered {}", status_name(status)), format!("answer {request}"))
         }
+        Stimulus::CompletionGoesOn { request } => {
+            words(format!("the interrupt that answers request {request} goes on"), "goes on")
+        }
         Stimulus::RefDropped { by, .. } => words(format!("the task drops its own reference by {}", put_by(by)), "drop"),
         Stimulus::WorkerStarts { ino, .. } => words(format!("the conversion worker starts on inode {ino}"), "worker"),
         Stimulus::ConversionResult { errno, .. } => {

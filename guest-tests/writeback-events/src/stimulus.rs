@@ -100,6 +100,13 @@ pub enum Stimulus {
         /// What the device says it answered.
         status: RequestStatus,
     },
+    /// The interrupt that answers a request takes its next step: it ends the request's next bio, or drops that bio's
+    /// reference. Only of guests with several CPUs, where steps of another CPU may fall between; with one CPU all of
+    /// them follow from the answer.
+    CompletionGoesOn {
+        /// The request.
+        request: RequestId,
+    },
     /// A task drops its own reference on its current io_end.
     RefDropped {
         /// Who.

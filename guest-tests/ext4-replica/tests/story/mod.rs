@@ -11,6 +11,7 @@
 //! | `large INO INDEX ORDER` | one large folio |
 //! | `open`, `submit SECTOR BYTES` | a bio |
 //! | `issue RQ OP SECTOR SECTORS`, `requeue RQ`, `answer RQ STATUS` | a request; OP is r w f d o |
+//! | `goes_on RQ` | with `# cpus 2`: the interrupt that answers a request takes its next step |
 //! | `put`, `put_defer` | the task's own reference |
 //! | `worker INO`, `converted ERRNO` | a conversion |
 //! | `begin OP fsync INO`, `begin OP other`, `end OP` | an operation |
@@ -97,6 +98,7 @@ fn stimulus(task: TaskId, words: &[&str]) -> Option<Stimulus> {
         ["large", ino, index, order] => {
             Stimulus::FolioSubmitted { task, ino: inode(ino)?, index: number(index)?, order: order.parse().ok()? }
         }
+        ["goes_on", rq] => Stimulus::CompletionGoesOn { request: request(rq)? },
         ["open"] => Stimulus::BioOpened { task },
         ["submit", sector, bytes] => {
             Stimulus::BioSubmitted { task, sector: number(sector)?, bytes: number(bytes)?, sync: true }
