@@ -43,6 +43,8 @@ pub enum Command {
     Replica(Replica),
     /// Count what a change of the path is worth: two dialects on the same workloads (docs/compare-dialects.md).
     CompareDialects(CompareDialects),
+    /// Boot a kernel a few times, see which switches of a dialect it behaves like, and hold that against the table.
+    ProbeDialect(ProbeDialect),
     /// Examine every state that the power cuts of a run may leave: replay its journal, then check it.
     CrashStates(CrashStates),
     /// Measure the disk beside its peers, in turns, with one client (docs/performance.md).
@@ -227,6 +229,28 @@ pub struct Replica {
     /// Exactly these defects, with commas between them, or `none`. Without it: the dialect's own.
     #[arg(long, value_name = "LIST", value_parser = Bugs::parse)]
     pub bugs: Option<Bugs>,
+}
+
+/// `guest-tests probe-dialect`
+///
+/// Exit codes: 0 as the table (or --dialect) says; 1 otherwise; 3 no switch showed, or the table does not know the kernel.
+#[derive(Debug, ClapArgs)]
+pub struct ProbeDialect {
+    /// The kernel: a series (6.1), a version, a bzImage or vmlinux, or a .deb.
+    #[arg(long, value_name = "SERIES|VERSION|PATH", default_value = DEFAULT_KERNEL)]
+    pub kernel: String,
+    /// What to hold it against. Without it: the table's dialect for this kernel.
+    #[arg(long, value_name = "DIALECT")]
+    pub dialect: Option<String>,
+    /// Folder for the runs, one below it per probe. Without it they are not kept.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// How the guest's instructions are carried out.
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    pub accel: Accel,
+    /// End each boot after this many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub time_limit: u64,
 }
 
 /// `guest-tests compare-dialects`

@@ -186,7 +186,7 @@ fn kernel_needs(wanted: Option<&str>) -> Vec<Need> {
 fn kernel_found(name: &str, kernel: &guest_vm::Kernel) -> Vec<Need> {
     let version = kernel.version.as_deref().unwrap_or("of your own");
     let elf = std::fs::read(&kernel.vmlinux).map_err(|error| error.to_string());
-    let build = elf.as_deref().map(|elf| kernel::build(elf)).unwrap_or_default();
+    let build = elf.as_deref().map(kernel::build).unwrap_or_default();
     let facts = elf.and_then(|elf| KernelFacts::from_vmlinux(&elf).map_err(|error| error.to_string()));
     let identity = dialect::Identity { release: &kernel.release, build: &build };
     let judged = facts.and_then(|_| dialect::choose(None, identity)).map(|chosen| {

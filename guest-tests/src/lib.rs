@@ -26,6 +26,7 @@ pub mod ops;
 pub mod page;
 pub mod patient;
 pub mod phases;
+pub mod probe_dialect;
 pub mod programs;
 pub mod replica;
 pub mod report;

@@ -1,12 +1,16 @@
 //! The program `guest-tests`: reads the command line, does one thing, prints the result to stdout and ends with its code.
 
 use clap::Parser;
-use guest_tests::args::{Args, Bench, Command, CompareDialects, CrashStates, Doctor, Format, Replay, Report, Run};
+use guest_tests::args::{
+    Args, Bench, Command, CompareDialects, CrashStates, Doctor, Format, ProbeDialect, Replay, Report, Run,
+};
 use guest_tests::failure::{At, Failure, exit};
 use guest_tests::folder::{self, RunFolder};
 use guest_tests::interrupt::Interrupt;
 use guest_tests::verdict::Verdict;
-use guest_tests::{bench, compare_dialects, crash_states, doctor, judge, page, programs, replica, run, show};
+use guest_tests::{
+    bench, compare_dialects, crash_states, doctor, judge, page, probe_dialect, programs, replica, run, show,
+};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -19,6 +23,7 @@ fn main() -> ExitCode {
         Command::Report(report) => draw_again(report),
         Command::Replica(wanted) => Ok(replica::replica(wanted)),
         Command::CompareDialects(wanted) => compare(&args, wanted),
+        Command::ProbeDialect(wanted) => probe(&args, wanted),
         Command::CrashStates(states) => examine_states(&args, states),
         Command::Bench(wanted) => measure(&args, wanted),
     };
@@ -100,6 +105,17 @@ fn compare(args: &Args, wanted: &CompareDialects) -> Result<u8, Failure> {
         Format::Text => print!("{}", compare_dialects::text(&comparison)),
     }
     Ok(exit::AS_EXPECTED)
+}
+
+fn probe(args: &Args, wanted: &ProbeDialect) -> Result<u8, Failure> {
+    let interrupt = Interrupt::catch()?;
+    let programs = programs::find(args.vhost_blk.as_deref(), args.guest_init.as_deref())?;
+    let report = probe_dialect::probe(wanted, &programs, &interrupt, &command_line())?;
+    match args.format {
+        Format::Json => println!("{}", serde_json::json!(report)),
+        Format::Text => print!("{}", probe_dialect::text(&report)),
+    }
+    Ok(report.exit_code())
 }
 
 fn examine_states(args: &Args, wanted: &CrashStates) -> Result<u8, Failure> {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 fn files() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let all = [dir.join("known"), dir].into_iter().flat_map(|dir| std::fs::read_dir(dir).expect("they are in the tree"));
+    let all =
+        [dir.join("known"), dir].into_iter().flat_map(|dir| std::fs::read_dir(dir).expect("they are in the tree"));
     let mut files: Vec<PathBuf> = all.map(|entry| entry.expect("readable").path()).collect();
     files.retain(|path| path.is_file());
     files.sort();
