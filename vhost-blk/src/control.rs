@@ -299,8 +299,8 @@ fn pass_on(events: &Receiver<String>, mut stream: &UnixStream) -> io::Result<()>
     }
 }
 
-/// Answers one line, whatever it is.
-fn respond(line: &[u8], device: &Device, events: &mut Option<Receiver<String>>) -> Value {
+/// Answers one line, whatever it is. After `subscribe`, `events` is what the client is to hear.
+pub fn respond(line: &[u8], device: &Device, events: &mut Option<Receiver<String>>) -> Value {
     let mut ask = match serde_json::from_slice::<Value>(line) {
         Ok(Value::Object(ask)) => ask,
         Ok(_) => return json!({"id": null, "ok": false, "error": "not a JSON object"}),
@@ -437,7 +437,10 @@ pub fn ask(path: &Path, ask: &Ask) -> io::Result<Result<Value, String>> {
     line["id"] = 1.into();
     writeln!(&mut &stream, "{line}")?;
     let mut answer = String::new();
-    BufReader::new(&stream).read_line(&mut answer)?;
+    if BufReader::new(&stream).read_line(&mut answer)? == 0 {
+        let why = format!("it closed the connection without an answer (it speaks to {MAX_CLIENTS} clients at once)");
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+    }
     let answer: Value = serde_json::from_str(&answer)?;
     Ok(match answer["ok"].as_bool() {
         Some(true) => Ok(answer["result"].clone()),

@@ -27,6 +27,7 @@ use crate::power::Power;
 use crate::record::{Kind, Session};
 use crate::recorder::{Recorder, Replayed, Totals};
 use crate::resize::Size;
+use crate::restart::Past;
 use crate::transfer::ID_BYTES;
 use crate::way::Ways;
 use crate::writes::BlockedWrites;
@@ -130,6 +131,8 @@ pub struct Device {
     pub power: Option<Power>,
     /// Who hears of what happens.
     pub listeners: Listeners,
+    /// What is known of processes before this one.
+    pub past: Past,
     /// Its size now, and who is to hear of another one.
     pub size: Size,
     /// Readable when the thread that waits for the front-end has something else to do.
@@ -167,6 +170,7 @@ impl Device {
         let length = parts.serial.len().min(ID_BYTES);
         serial[..length].copy_from_slice(&parts.serial.as_bytes()[..length]);
         Ok(Device {
+            past: Past::default(),
             size: Size::new(parts.offer.capacity_sectors),
             disk: parts.disk,
             overlay: parts.overlay,

@@ -35,6 +35,15 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// A guest that another process served, with requests under way.
+    #[error(
+        "the guest's ring holds {requests} requests that an earlier vhost-blk may have taken, and nobody knows which of \
+         them it carried out; reset the guest (QMP: system_reset) or end it, then start this device again"
+    )]
+    Unsettled {
+        /// How many.
+        requests: u64,
+    },
     /// The host refused something that it hardly ever refuses: a thread, a descriptor.
     #[error("cannot {what}: {source}")]
     Host {
@@ -142,7 +151,8 @@ impl StartError {
             StartError::Arguments(_) | StartError::ReadScript { .. } | StartError::Script(_) => 2,
             StartError::Image(ImageError::Locked { .. }) => 4,
             StartError::Image(_) => 2,
-            StartError::Socket(_) | StartError::Output { .. } | StartError::Host { .. } => 4,
+            StartError::Socket(_) | StartError::Output { .. } => 4,
+            StartError::Host { .. } | StartError::Unsettled { .. } => 4,
         }
     }
 }

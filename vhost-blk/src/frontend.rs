@@ -199,9 +199,13 @@ impl Connection {
         // Ends the queue threads and waits for them. A panic in the session's thread has ended the process already.
         drop(self.waiter.join());
         device.size.tell(None);
+        if self.session.was_used() {
+            device.past.is_known_from_now_on();
+        }
         device.begin_session(SessionEvent::Disconnect);
         let asked = device.take_leave();
         drained.map(|()| match (woken, asked) {
+            _ if device.past.unsettled().is_some() => Left::Unknown,
             (Woken::Stop, _) => Left::RunEnds,
             (_, Some(reconnect_ms)) => Left::Asked { reconnect_ms },
             _ => Left::FrontEnd { was_used: self.session.was_used() },
@@ -218,7 +222,7 @@ impl Connection {
                 return Ok(woken);
             }
             let _ = device.call.read();
-            if device.is_leaving() {
+            if device.is_leaving() || device.past.unsettled().is_some() {
                 return Ok(Woken::Called);
             }
             match device.power.as_ref().and_then(Power::take_errand) {
@@ -256,6 +260,8 @@ pub enum Left {
         /// Nobody is let in for so long.
         reconnect_ms: u64,
     },
+    /// Its ring holds requests of which nothing is known.
+    Unknown,
     /// The run is to end.
     RunEnds,
 }

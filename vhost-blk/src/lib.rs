@@ -32,6 +32,7 @@ pub mod recorder;
 pub mod relay;
 pub mod request;
 pub mod resize;
+pub mod restart;
 pub mod serve;
 pub mod session;
 pub mod snapshot;

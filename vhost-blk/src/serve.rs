@@ -141,6 +141,10 @@ impl Server {
             let served = connection.serve(&self.device, stop);
             match served.map_err(|source| StartError::Host { what: "bring the queues to rest", source })? {
                 Left::RunEnds => return Ok(()),
+                Left::Unknown => {
+                    let requests = self.device.past.unsettled().unwrap_or_default();
+                    return Err(StartError::Unsettled { requests });
+                }
                 Left::Asked { reconnect_ms } => {
                     if !self.frontend.pause(reconnect_ms, stop)? {
                         return Ok(());

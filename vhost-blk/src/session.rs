@@ -25,6 +25,7 @@ use crate::device::Device;
 use crate::queue::{QueueWorker, Ring};
 use crate::record::Session as SessionEvent;
 use crate::request::Memory;
+use crate::restart::may_take;
 use crate::timer::arm;
 use crate::vring::{SharedMemory, Vring, notify};
 
@@ -42,6 +43,8 @@ struct QueueThread {
     drains: Mutex<Vec<Sender<()>>>,
     /// Somebody waits for the queue to come to rest.
     asked: AtomicBool,
+    /// Its ring was looked at.
+    looked: AtomicBool,
 }
 
 /// A connection.
@@ -144,6 +147,11 @@ impl Session {
         let mut state = vring.get_mut();
         let open = !self.closing.load(Ordering::SeqCst) && drains.is_empty();
         let take = open && state.is_enabled() && state.get_queue().ready();
+        if take && !thread.looked.swap(true, Ordering::SeqCst) {
+            let ours = may_take(&self.device, vring.unanswered_at_start());
+            self.closing.fetch_or(!ours, Ordering::SeqCst);
+        }
+        let take = take && !self.closing.load(Ordering::SeqCst);
         let call = vring.call();
         let signal = || call.iter().for_each(|call| notify(call));
         let memory = self.memory.memory();
@@ -185,6 +193,7 @@ fn queue_thread(queue: u16, device: &Device) -> io::Result<QueueThread> {
         wake: Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?),
         drains: Mutex::new(Vec::new()),
         asked: AtomicBool::new(false),
+        looked: AtomicBool::new(false),
     })
 }
 

@@ -1,18 +1,20 @@
-//! The crate's vring, with two habits of our own.
+//! The crate's vring, with habits of our own.
 //!
 //! A new call descriptor is signalled once: what was answered between the guest's old descriptor and its new one is then
 //! not lost, and a signal too many is harmless. And a kick descriptor that somebody else has emptied is no reason for the
-//! queue's thread to end, as it would be for the crate.
+//! queue's thread to end, as it would be for the crate. What stands in a ring when it starts is counted (`restart.rs`).
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vhost_user_backend::{VringMutex, VringState, VringStateGuard, VringStateMutGuard, VringT};
 use virtio_queue::Error as QueueError;
-use vm_memory::GuestMemoryAtomic;
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic};
 
 use crate::request::Memory;
+use crate::restart::unanswered;
 
 /// The guest's memory, as it changes.
 pub type SharedMemory = GuestMemoryAtomic<Memory>;
@@ -22,12 +24,20 @@ pub type SharedMemory = GuestMemoryAtomic<Memory>;
 pub struct Vring {
     vring: VringMutex<SharedMemory>,
     call: Arc<Mutex<Option<Arc<File>>>>,
+    memory: SharedMemory,
+    /// See `unanswered_at_start`.
+    unanswered: Arc<AtomicU16>,
 }
 
 impl Vring {
     /// How the guest is signalled, to be used while the ring itself is borrowed.
     pub fn call(&self) -> Option<Arc<File>> {
         self.call.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Requests that stood in the ring without an answer when it was started, if it had been in use before.
+    pub fn unanswered_at_start(&self) -> u16 {
+        self.unanswered.load(Ordering::SeqCst)
     }
 }
 
@@ -46,7 +56,8 @@ impl<'a> VringStateMutGuard<'a, SharedMemory> for Vring {
 
 impl VringT<SharedMemory> for Vring {
     fn new(mem: SharedMemory, max_queue_size: u16) -> Result<Self, QueueError> {
-        VringMutex::new(mem, max_queue_size).map(|vring| Vring { vring, call: Arc::default() })
+        let vring = VringMutex::new(mem.clone(), max_queue_size)?;
+        Ok(Vring { vring, call: Arc::default(), memory: mem, unanswered: Arc::default() })
     }
 
     fn get_ref(&self) -> <Self as VringStateGuard<'_, SharedMemory>>::G {
@@ -110,6 +121,8 @@ impl VringT<SharedMemory> for Vring {
     }
 
     fn set_queue_ready(&self, ready: bool) {
+        let found = if ready { unanswered(self.get_ref().get_queue(), &self.memory.memory()) } else { 0 };
+        self.unanswered.store(found, Ordering::SeqCst);
         self.vring.set_queue_ready(ready);
     }
 

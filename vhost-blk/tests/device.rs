@@ -603,6 +603,54 @@ fn garbage_on_the_control_socket_is_answered_and_disturbs_nothing() {
     assert_eq!(guest.read(0, 1).0, OK);
 }
 
+/// Sixteen clients, which is all there may be: some stuck in the middle of a line, some deaf to their answers, some with
+/// lines that never end, some with as much nonsense as the socket takes.
+#[test]
+fn a_flood_on_the_control_socket_disturbs_no_request() {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let device = Device::start(64, &rule(r#""op":"write""#, r#""nth":7"#, r#""error":{"status":"ioerr"}"#));
+    let mut guest = Guest::connect(&device.socket, 2);
+    let flooding = AtomicBool::new(true);
+    let flood = |sent: &[u8]| {
+        while flooding.load(Ordering::SeqCst) {
+            let Ok(mut client) = std::os::unix::net::UnixStream::connect(device.control()) else { continue };
+            client.set_write_timeout(Some(std::time::Duration::from_millis(20))).expect("a limit");
+            // Until the device has had enough of it, or does not read because its answers are not read.
+            while flooding.load(Ordering::SeqCst) && client.write_all(sent).is_ok() {}
+        }
+    };
+    let _stuck: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = std::os::unix::net::UnixStream::connect(device.control()).expect("connects");
+            client.write_all(b"{\"id\":1,\"verb\":").expect("half a line");
+            client
+        })
+        .collect();
+    let endless = vec![b'['; 100_000];
+    let sent: [&[u8]; 4] =
+        [b"nonsense\n", b"{\"verb\":\"status\"}\n{\"verb\":\"counters\"}\n", b"\xff\xfe\0\n", &endless];
+    std::thread::scope(|scope| {
+        (0..12).for_each(|i| drop(scope.spawn(move || flood(sent[i % 4]))));
+        for i in 0..1000u32 {
+            let data = pattern(1, i as u8);
+            let expected = if i == 6 { IOERR } else { OK };
+            assert_eq!(guest.write(u64::from(i % 64), &data).0, expected, "write {i}");
+            let held = if i == 6 { pattern(64, 1)[6 * 512..7 * 512].to_vec() } else { data };
+            assert_eq!(guest.read(u64::from(i % 64), 1).2, held, "read {i}");
+            guest.forget_data();
+        }
+        flooding.store(false, Ordering::SeqCst);
+    });
+    let (ending, record) = device.end();
+    assert_eq!(ending, Ending::Clean);
+    let trailer = record.last().expect("a trailer");
+    assert_eq!(
+        (&trailer["requests"], &trailer["unanswered"], &trailer["dropped"]),
+        (&json!(2000), &json!(0), &json!(0))
+    );
+}
+
 #[test]
 fn a_script_that_lies_beyond_the_disk_or_is_not_carried_out_starts_nothing() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -316,3 +316,43 @@ fn a_replay_that_diverges_ends_with_3_and_says_where() {
         assert_eq!(said.contains("replay diverged: rule \"r\": write 8+1, touch 1"), code == 3, "{said}");
     }
 }
+
+#[test]
+fn a_new_process_under_a_guest_with_unanswered_requests_refuses_to_guess() {
+    let folder = folder_with_image();
+    let script = r#"{"faultscript":1,"rules":[{"id":"h","match":{"op":"write","sectors":[[8,16]]},"action":{"hold":{"until":"release"}}}]}"#;
+    std::fs::write(folder.path().join("faults"), script).expect("a script");
+    let faults = folder.path().join("faults");
+    let first = serve(folder.path(), &["--faults", faults.to_str().expect("text")]);
+    let mut guest = Guest::connect(&folder.path().join("s"), 1);
+    assert_eq!(guest.write(0, &pattern(1, 2)).0, OK);
+    let held = guest.send(0, OUT, 8, &pattern(1, 3), 0);
+    assert_eq!(guest.write(16, &pattern(1, 4)).0, OK, "answered before the one that came before it");
+    first.signal(Signal::SIGKILL);
+    assert_eq!(first.ends().0, None);
+    let second = serve(folder.path(), &[]);
+    guest.reconnect(&folder.path().join("s"));
+    let (code, said) = second.ends();
+    assert_eq!((code, said.lines().count()), (Some(4), 1), "{said}");
+    assert!(said.contains("holds 1 requests that an earlier vhost-blk may have taken"), "{said}");
+    assert_eq!(guest.status(&held), UNTOUCHED);
+    assert_eq!(
+        std::fs::read(folder.path().join("disk")).expect("the image")[8 * 512..9 * 512],
+        pattern(64, 1)[8 * 512..9 * 512]
+    );
+}
+
+#[test]
+fn a_new_process_under_a_guest_at_rest_goes_on() {
+    let folder = folder_with_image();
+    let first = serve(folder.path(), &[]);
+    let mut guest = Guest::connect(&folder.path().join("s"), 1);
+    assert_eq!(guest.write(0, &pattern(1, 2)).0, OK);
+    first.signal(Signal::SIGKILL);
+    assert_eq!(first.ends().0, None);
+    let second = serve(folder.path(), &[]);
+    guest.reconnect(&folder.path().join("s"));
+    assert_eq!(guest.read(0, 1).2, pattern(1, 2));
+    second.signal(Signal::SIGTERM);
+    assert_eq!(second.ends().0, Some(0));
+}

@@ -99,11 +99,11 @@ fn a_front_end_that_starts_its_rings_without_having_looked_is_told_again() {
     device.ask(&Ask::Resize { capacity_sectors: 128 });
     hears_of_a_change(&mut channel);
     guest.stop_queue(0);
-    guest.restart_queue(0);
+    guest.restart_queue();
     hears_of_a_change(&mut channel);
     assert_eq!(capacity(&mut guest), 128);
     guest.stop_queue(0);
-    guest.restart_queue(0);
+    guest.restart_queue();
     hears_nothing(&mut channel);
     assert_eq!(guest.read(127, 1).0, OK);
     assert_eq!(device.end().0, Ending::Clean);

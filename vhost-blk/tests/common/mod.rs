@@ -191,32 +191,24 @@ impl Guest {
     }
 
     fn negotiate(stream: UnixStream, queues: usize, mask: u64, channel: Option<&UnixStream>) -> Guest {
-        let mut frontend = Frontend::from_stream(stream, 64);
-        frontend.set_owner().expect("set_owner");
-        let offered = frontend.get_features().expect("get_features");
-        let protocol = frontend.get_protocol_features().expect("get_protocol_features");
-        let unwanted = match channel {
-            Some(_) => VhostUserProtocolFeatures::empty(),
-            None => VhostUserProtocolFeatures::BACKEND_REQ,
-        };
-        frontend.set_protocol_features(protocol.difference(unwanted)).expect("set_protocol_features");
-        frontend.set_hdr_flags(vhost::vhost_user::message::VhostUserHeaderFlag::NEED_REPLY);
-        if let Some(channel) = channel {
-            frontend.set_backend_request_fd(channel).expect("set_backend_request_fd");
-        }
-        let event_idx = 1 << 29;
-        frontend
-            .set_features(offered & !event_idx & mask | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits())
-            .expect("set_features");
         let memory = guest_memory();
-        let region = memory.iter().next().expect("one region");
-        let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("a shared region");
-        frontend.set_mem_table(&[info]).expect("set_mem_table");
+        let frontend = negotiate(stream, mask, channel, &memory);
         let mut guest = Guest { frontend, memory, queues: Vec::new(), next_data: DATA_START };
         for index in 0..queues {
             guest.start_queue(index, 0);
         }
         guest
+    }
+
+    /// What QEMU does when its backend is back: the same memory and rings, from where the used index stands.
+    pub fn reconnect(&mut self, socket: &Path) {
+        let stream = UnixStream::connect(socket).expect("somebody listens");
+        self.frontend = negotiate(stream, !0, None, &self.memory);
+        for (index, was) in std::mem::take(&mut self.queues).into_iter().enumerate() {
+            self.start_queue(index, was.last_used);
+            let kept = self.queues.pop().expect("it was just started");
+            self.queues.push(Queue { kick: kept.kick, call: kept.call, ..was });
+        }
     }
 
     fn start_queue(&mut self, index: usize, next_avail: u16) {
@@ -243,13 +235,12 @@ impl Guest {
         self.queues.push(Queue { base, next_descriptor: 0, next_avail, last_used: 0, kick, call });
     }
 
-    /// Starts a ring that was stopped, where it stopped.
-    pub fn restart_queue(&mut self, index: usize) {
-        let rest = self.queues.split_off(index);
-        self.start_queue(index, rest[0].next_avail);
-        self.queues[index].last_used = rest[0].last_used;
-        self.queues[index].next_descriptor = rest[0].next_descriptor;
-        self.queues.extend(rest.into_iter().skip(1));
+    /// Starts the first ring again, where it stopped.
+    pub fn restart_queue(&mut self) {
+        let was = self.queues.remove(0);
+        self.start_queue(0, was.next_avail);
+        let kept = self.queues.pop().expect("it was just started");
+        self.queues.insert(0, Queue { kick: kept.kick, call: kept.call, ..was });
     }
 
     /// Stops a ring, as a front-end does before it leaves or resets the device.
@@ -454,6 +445,30 @@ impl Guest {
     pub fn indirect_flag() -> u16 {
         INDIRECT
     }
+}
+
+fn negotiate(stream: UnixStream, mask: u64, channel: Option<&UnixStream>, memory: &GuestMemoryMmap<()>) -> Frontend {
+    let mut frontend = Frontend::from_stream(stream, 64);
+    frontend.set_owner().expect("set_owner");
+    let offered = frontend.get_features().expect("get_features");
+    let protocol = frontend.get_protocol_features().expect("get_protocol_features");
+    let unwanted = match channel {
+        Some(_) => VhostUserProtocolFeatures::empty(),
+        None => VhostUserProtocolFeatures::BACKEND_REQ,
+    };
+    frontend.set_protocol_features(protocol.difference(unwanted)).expect("set_protocol_features");
+    frontend.set_hdr_flags(vhost::vhost_user::message::VhostUserHeaderFlag::NEED_REPLY);
+    if let Some(channel) = channel {
+        frontend.set_backend_request_fd(channel).expect("set_backend_request_fd");
+    }
+    let event_idx = 1 << 29;
+    frontend
+        .set_features(offered & !event_idx & mask | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits())
+        .expect("set_features");
+    let region = memory.iter().next().expect("one region");
+    let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("a shared region");
+    frontend.set_mem_table(&[info]).expect("set_mem_table");
+    frontend
 }
 
 fn guest_memory() -> GuestMemoryMmap<()> {
