@@ -15,7 +15,7 @@ mod transfer;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::decision::{Decision, DeviceAction, Status, Work};
+use crate::decision::{Decision, DeviceAction, Reached, Status, Work};
 pub use crate::engine::account::{RuleCounters, Unmet};
 pub use crate::engine::gate::ClosedWindow;
 pub use crate::engine::live::{RuleStatus, ScriptError};
@@ -28,7 +28,7 @@ use crate::power_cut::PowerCut;
 use crate::random::{CutDraws, DrawKey};
 use crate::replay::Replay;
 use crate::request::{Arrival, Op, Request, SECTOR_BYTES};
-use crate::rule::{Action, Heal, Rule, Scope, Stage};
+use crate::rule::{Action, Heal, Point, Rule, Scope, Stage};
 use crate::script::Script;
 use crate::trigger::{Counts, Drawing, Moment};
 
@@ -118,6 +118,8 @@ pub(crate) struct Firing {
     pub(crate) draw: Vec<Draw>,
     /// Set when the firing is settled; each one is.
     pub(crate) outcome: Option<Outcome>,
+    /// Which recorded firing this is, in a replay.
+    pub(crate) recorded: Option<usize>,
 }
 
 /// What the rules say to one unit: all firings in file order, and which of them won each stage.
@@ -180,7 +182,14 @@ impl Engine {
     }
 
     pub(crate) fn set_replay(&mut self, replay: Replay) {
+        // What is forced at its place does not go by its point.
+        let events = &self.script.events;
+        self.pending.retain(|event| matches!(events[*event].at, Point::Mark(_)));
+        for (rule, state) in (0..).zip(&mut self.rules) {
+            state.window.number = replay.next_window(rule);
+        }
         self.replay = Some(replay);
+        self.index_rules();
     }
 
     /// The disk is this large: what would be misdirected beyond its end is not.
@@ -196,7 +205,8 @@ impl Engine {
             found.map(|(i, _)| i).collect()
         };
         self.index = Index::new(&script.rules);
-        self.filter = Filter::new(&script, self.failing);
+        let count_all = self.replay.as_ref().is_some_and(Replay::is_waiting);
+        self.filter = if count_all { Filter::everything() } else { Filter::new(&script, self.failing) };
         self.generation += 1;
         self.until_point = those(&|rule| rule.hold_point().is_some() || rule.heal_point().is_some());
         self.healed_by_writes = those(&|rule| matches!(rule.scope, Scope::Sticky { heal: Heal::Rewrite, .. }));
@@ -242,6 +252,8 @@ impl Engine {
     /// cover it without gaps.
     pub fn decide_known(&mut self, arrival: Arrival, request: &Request, known: &[Stretch]) -> Decision {
         let script = Arc::clone(&self.script);
+        let mut early = Reached::default();
+        self.forced_events(&script, (arrival.seq, false), &mut early);
         let before = Counts { requests: arrival.seq, elapsed_ms: arrival.elapsed_ms, ..self.counts };
         let with = before.and(request);
         self.counts = with;
@@ -261,10 +273,12 @@ impl Engine {
         self.heal_by(request, &decision.work);
         // After all stages, so that no rule sees what another one has just set.
         sets.into_iter().for_each(|values| self.states.extend(values));
-        let reached = self.reach_points(&script, arrival.seq);
+        let reached = self.reach_points(&script, arrival.seq, true);
         decision.released = reached.released;
+        decision.device.splice(..0, early.device);
         decision.device.extend(reached.device);
-        decision.events = reached.events;
+        decision.events = early.events;
+        decision.events.extend(reached.events);
         last_the_cut(&mut decision.device);
         decision
     }
@@ -300,6 +314,9 @@ impl Engine {
     /// The line that says why a request failed that no rule failed.
     fn overruled_record(&mut self, unit: &Unit, played: &Played) -> Option<Record> {
         let by = played.overruled.clone()?;
+        if let Some(replay) = &mut self.replay {
+            replay.overruled(&by, &unit.request, unit.touch, unit.file.as_ref());
+        }
         self.failing_by.1 += 1;
         let Request { op, sector, sectors, .. } = unit.request;
         Some(Record {
@@ -385,8 +402,14 @@ impl Engine {
             _ => None,
         };
         let key = state.progress.draw_key(rule, &drawing);
-        let firing =
-            draw.map(|draw| Firing { rule: index, match_number: state.progress.matched, key, draw, outcome: None });
+        let firing = draw.map(|draw| Firing {
+            rule: index,
+            match_number: state.progress.matched,
+            key,
+            draw,
+            outcome: None,
+            recorded: None,
+        });
         match &mut self.replay {
             Some(replay) => replay.force(index, &unit.request, (unit.touch, unit.file.as_ref()), key, rule.trigger.key),
             None => firing,

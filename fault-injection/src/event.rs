@@ -66,12 +66,20 @@ pub struct Record {
 /// Something happened to the device: an event of the script, or a verb of the control socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord {
-    /// It came before the request with this `seq`, unless that one reached its point: then right after it.
+    /// It came before the request with this `seq`.
     pub seq: u64,
+    /// No: right after it, which reached its point.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub after: bool,
     /// The event's id, or `@` and the verb.
     pub rule: String,
     /// What happened.
     pub event: Happened,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// What happened to the device.

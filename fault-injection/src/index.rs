@@ -118,6 +118,11 @@ impl Filter {
         Filter { some, all, ranges: Arc::new(ranges.map(|ranges| ranges.list().to_vec())) }
     }
 
+    /// Everything matters.
+    pub(crate) fn everything() -> Filter {
+        Filter { some: OpSet::ALL, all: OpSet::ALL, ranges: Arc::default() }
+    }
+
     /// False: no rule, point or counter can care about this request, and the engine need not be asked.
     #[inline]
     pub fn may_match(&self, op: Op, sector: u64, sectors: u64, _queue: u16) -> bool {

@@ -1,19 +1,30 @@
 //! Forces what a decisions.jsonl says, by key: the request's type, sector, length and touch; or, where the device knows the
 //! file system, its type, class, inode, file block, length, touch and mark.
 //!
-//! Triggers are not asked: a rule fires where it fired then, and nowhere else, whatever order the requests come in.
-//! Events and states go on by their points. A recorded firing whose request never comes is a divergence.
+//! Triggers are not asked: a rule fires where it fired then, and nowhere else, whatever order the requests come in. The
+//! windows of `reorder` rules hold what they held (`windows`), events happen after as many requests as then (`timeline`).
+//! What cannot be forced is a divergence, and said: a recorded firing whose request never comes, a window that the clock
+//! closes too early, an event that does not happen, a request that fails by its class and did not.
+
+mod timeline;
+mod windows;
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
 use crate::engine::Firing;
-use crate::event::{Draw, Header, Key, Outcome, Purpose, Record};
+use crate::event::{Draw, EventRecord, Header, Key, Outcome, Purpose, Record};
 use crate::files::{self, FileKey};
 use crate::random::DrawKey;
+use crate::replay::timeline::{Timeline, is_done_again};
+use crate::replay::windows::Windows;
+pub(crate) use crate::replay::windows::{Closed, Placed};
 use crate::request::{Op, Request};
 use crate::script::Script;
+
+/// Divergences that are told one by one; a run that has left the record altogether has as many as requests.
+const MOST_TOLD: usize = 100;
 
 /// A recorded run, to be forced on another.
 #[derive(Clone, Debug)]
@@ -21,10 +32,18 @@ pub struct Replay {
     header: Header,
     records: Vec<Record>,
     by: By,
-    /// What happened by hand, which is not done again.
+    /// What was done to rules by hand, which is not done again: what came of it is in the records.
     by_hand: Vec<String>,
+    events: Vec<EventRecord>,
     forced: HashMap<Place, usize>,
     came: BTreeMap<usize, bool>,
+    windows: Windows,
+    timeline: Timeline,
+    /// Who can make requests fail by their class. Their numbers come after those of the rules.
+    overrulers: Vec<String>,
+    /// What came otherwise than recorded, and how often in all.
+    differs: Vec<String>,
+    differences: u64,
 }
 
 /// What a request is recognised by.
@@ -75,24 +94,37 @@ impl Replay {
         if header.decisions != 1 {
             return Err(format!("version {} is not known; this program reads version 1", header.decisions));
         }
-        let (mut records, mut by_hand) = (Vec::new(), Vec::new());
+        let (mut records, mut by_hand, mut events) = (Vec::new(), Vec::new(), Vec::new());
         for (number, line) in lines {
             let value: Value = serde_json::from_str(line).map_err(|error| format!("line {number}: {error}"))?;
             let rule = value["rule"].as_str().unwrap_or_default().to_string();
             if value.get("event").is_some() {
+                let event: EventRecord =
+                    serde_json::from_value(value).map_err(|error| format!("line {number}: {error}"))?;
                 // Where a path leads follows from what the guest writes.
-                if rule.starts_with('@') && rule != "@path" {
+                if rule.starts_with('@') && rule != "@path" && !is_done_again(&event) {
                     by_hand.push(format!("line {number}: {}", rule.trim_start_matches('@')));
                 }
+                events.push(event);
                 continue;
             }
             let record: Record = serde_json::from_value(value).map_err(|error| format!("line {number}: {error}"))?;
-            // A window that starved is a second line about a request; a class that fails is an event's doing.
-            if !matches!(record.outcome, Outcome::ReorderStarved { .. }) {
-                records.push(record);
-            }
+            records.push(record);
         }
-        Ok(Replay { header, records, by: By::Address, by_hand, forced: HashMap::new(), came: BTreeMap::new() })
+        Ok(Replay {
+            header,
+            records,
+            by: By::Address,
+            by_hand,
+            events,
+            forced: HashMap::new(),
+            came: BTreeMap::new(),
+            windows: Windows::default(),
+            timeline: Timeline::default(),
+            overrulers: Vec::new(),
+            differs: Vec::new(),
+            differences: 0,
+        })
     }
 
     /// Recognises requests by something else than their address. The error says why this record cannot.
@@ -114,7 +146,7 @@ impl Replay {
         self.header.seed
     }
 
-    /// What was done by hand in the recorded run, and is not done again.
+    /// What was done to rules by hand in the recorded run, and is not done again.
     pub fn by_hand(&self) -> &[String] {
         &self.by_hand
     }
@@ -128,11 +160,19 @@ impl Replay {
                 self.header.rules
             ));
         }
-        let is_event = |id: &str| id.starts_with('@') || script.events.iter().any(|event| event.id == id);
-        for (i, record) in self.records.iter().enumerate().filter(|(_, record)| !is_event(&record.rule)) {
-            let rule = ids.iter().position(|id| *id == record.rule);
+        self.overrulers = script.events.iter().map(|event| event.id.clone()).collect();
+        self.overrulers.push("@fail_class".to_string());
+        self.timeline = Timeline::new(std::mem::take(&mut self.events), script);
+        let named = || ids.iter().copied().chain(self.overrulers.iter().map(String::as_str));
+        for (i, record) in self.records.iter().enumerate() {
+            let rule = named().position(|id| id == record.rule);
             let rule =
                 rule.ok_or_else(|| format!("it speaks of a rule {:?} that its header does not name", record.rule))?;
+            self.windows.remember(rule as u32, record);
+            // A second line about a request.
+            if matches!(record.outcome, Outcome::ReorderStarved { .. }) {
+                continue;
+            }
             let Record { op, sector, sectors, touch, .. } = *record;
             let request = Request { op, sector, sectors, queue: 0, inflight: 0 };
             if let Some(place) = Place::of(self.by, rule as u32, &request, touch, record.file.as_ref()) {
@@ -161,7 +201,83 @@ impl Replay {
         };
         // What the action drew it draws again: from the same seed by the same key.
         let draw: Vec<Draw> = record.draw.iter().filter(|draw| draw.purpose == Purpose::Probability).cloned().collect();
-        Some(Firing { rule, match_number: record.match_number, key, draw, outcome: None })
+        Some(Firing { rule, match_number: record.match_number, key, draw, outcome: None, recorded: Some(found) })
+    }
+
+    /// The window and place that a firing had; none if the record knows of none.
+    pub(crate) fn place_in_window(&mut self, firing: &Firing) -> Option<Placed> {
+        let placed = self.windows.place(firing.rule, &self.records[firing.recorded?]);
+        if placed.is_none() {
+            let record = &self.records[firing.recorded?];
+            let text =
+                format!("rule {:?}: request {} then was in no window, and is in one now", record.rule, record.seq);
+            self.differ(text);
+        }
+        placed
+    }
+
+    /// The request that came last to a window.
+    pub(crate) fn remember_last(&mut self, rule: u32, window: u64, record: Record) {
+        self.windows.remember_last(rule, window, record);
+    }
+
+    /// The clock closes a window that still waits for requests; none for a window that the record does not know.
+    pub(crate) fn close_window(&mut self, rule: u32, window: u64) -> Option<Closed> {
+        let (closed, said) = self.windows.close(rule, window)?;
+        let id = self.header.rules.get(rule as usize).cloned().unwrap_or_default();
+        self.differ(format!("rule {id:?}: {said}"));
+        Some(closed)
+    }
+
+    /// The first number for windows that were not recorded.
+    pub(crate) fn next_window(&self, rule: u32) -> u64 {
+        self.windows.next(rule)
+    }
+
+    /// Events that happen now that so many requests have come.
+    pub(crate) fn take_due(&mut self, arrivals: u64) -> Vec<EventRecord> {
+        self.timeline.take_due(arrivals)
+    }
+
+    /// Whether every request has to be counted.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.timeline.is_waiting()
+    }
+
+    /// An event happens at its mark.
+    pub(crate) fn happens_at_mark(&mut self, id: &str) {
+        if !self.timeline.take_mark(id) {
+            self.differ(format!("event {id:?} happens now, and did not then"));
+        }
+    }
+
+    /// A request fails by its class.
+    pub(crate) fn overruled(&mut self, by: &str, request: &Request, touch: u64, file: Option<&FileKey>) {
+        let Some(number) = self.overrulers.iter().position(|id| id == by) else { return };
+        let rule = (self.header.rules.len() + number) as u32;
+        let place = Place::of(self.by, rule, request, touch, file);
+        match place.and_then(|place| self.forced.get(&place)) {
+            Some(found) => _ = self.came.insert(*found, true),
+            None => {
+                let Request { op, sector, sectors, .. } = *request;
+                let text = format!("{by:?} fails {} {sector}+{sectors}, touch {touch}, and did not then", word(op));
+                self.differ(text);
+            }
+        }
+    }
+
+    fn differ(&mut self, text: String) {
+        self.differences += 1;
+        if self.differs.len() < MOST_TOLD {
+            self.differs.push(text);
+        }
+    }
+
+    /// What came otherwise than recorded, in words.
+    pub fn differs(&self) -> Vec<String> {
+        let untold = self.differences - self.differs.len() as u64;
+        let rest = (untold > 0).then(|| format!("and {untold} more like these"));
+        self.differs.iter().cloned().chain(rest).collect()
     }
 
     /// Recorded firings that came again.
@@ -169,16 +285,20 @@ impl Replay {
         self.came.values().filter(|came| **came).count() as u64
     }
 
-    /// Recorded firings whose request never came, in words.
+    /// Recorded firings whose request never came, and events that did not happen, in words.
     pub fn missing(&self) -> Vec<String> {
         let words = |i: &usize| {
             let Record { seq, rule, op, sector, sectors, touch, .. } = &self.records[*i];
-            let op =
-                serde_json::to_value(op).ok().and_then(|word| word.as_str().map(str::to_string)).unwrap_or_default();
+            let op = word(*op);
             format!("rule {rule:?}: {op} {sector}+{sectors}, touch {touch} (request {seq} then) never came")
         };
-        self.came.iter().filter(|(_, came)| !**came).map(|(i, _)| words(i)).collect()
+        let requests = self.came.iter().filter(|(_, came)| !**came).map(|(i, _)| words(i));
+        requests.chain(self.timeline.missing()).collect()
     }
+}
+
+fn word(op: Op) -> String {
+    serde_json::to_value(op).ok().and_then(|word| word.as_str().map(str::to_string)).unwrap_or_default()
 }
 
 impl crate::engine::Engine {

@@ -460,7 +460,11 @@ impl Device {
             unanswered: u64::from(self.inflight()),
             fired: gates.engine.counters().into_iter().map(|rule| (rule.id, rule.fired)).collect(),
             unmet: unmet(&gates.engine),
-            replay: gates.engine.replay().map(|replay| Replayed { forced: replay.forced(), missing: replay.missing() }),
+            replay: gates.engine.replay().map(|replay| Replayed {
+                forced: replay.forced(),
+                missing: replay.missing(),
+                differs: replay.differs(),
+            }),
             host_error: self.disk.first_error().cloned(),
         }
     }

@@ -67,8 +67,10 @@ pub struct Totals {
 pub struct Replayed {
     /// Recorded decisions that came again.
     pub forced: u64,
-    /// Those whose request never came, in words.
+    /// Those whose request never came, and events that did not happen, in words.
     pub missing: Vec<String>,
+    /// What came otherwise than recorded, in words.
+    pub differs: Vec<String>,
 }
 
 /// What waits for the writer, in the bytes of the files.

@@ -113,9 +113,9 @@ impl Server {
         let device = &self.device;
         let flushed = device.disk.finish();
         let totals = device.totals();
-        let missing = totals.replay.iter().flat_map(|replay| &replay.missing);
+        let diverged = totals.replay.iter().flat_map(|replay| replay.missing.iter().chain(&replay.differs));
         let unmet = totals.unmet.iter().map(|line| format!("expect not met: {line}"));
-        let unmet: Vec<String> = unmet.chain(missing.map(|line| format!("replay diverged: {line}"))).collect();
+        let unmet: Vec<String> = unmet.chain(diverged.map(|line| format!("replay diverged: {line}"))).collect();
         let recorded = device.recorder().finish(totals);
         if let Some(error) = device.disk.first_error() {
             return Ending::HostFailed(error.to_string());
@@ -180,7 +180,10 @@ fn engine(args: &Serve, script: &Arc<Script>) -> Result<Engine, StartError> {
     let refuse = |why: String| StartError::Arguments(format!("cannot replay {}: {why}", path.display()));
     let replay = Replay::parse(&text).map_err(refuse)?;
     for line in replay.by_hand() {
-        eprintln!("vhost-blk: warning: {}: {line} was done by hand then, and is not done again", path.display());
+        eprintln!(
+            "vhost-blk: warning: {}: {line} was done by hand then; what came of it is forced, and it is not done again",
+            path.display()
+        );
     }
     let mut engine = Engine::new(script.clone(), args.seed.or(Some(replay.seed())));
     engine.force(replay).map_err(refuse)?;

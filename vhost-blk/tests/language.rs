@@ -538,7 +538,7 @@ fn a_recorded_run_is_forced_by_key_and_what_never_came_is_named() {
     let (failed, again, ending, replayed) = replay(&[32, 24, 16, 8, 0]);
     assert_eq!((failed, ending), (vec![32, 8], Ending::Clean), "by address, in whatever order");
     assert_eq!(again, image, "and as many bytes of each had moved");
-    assert_eq!(replayed, json!({"forced": 2, "missing": []}));
+    assert_eq!(replayed, json!({"forced": 2, "missing": [], "differs": []}));
 
     let (failed, _, ending, replayed) = replay(&[0, 8]);
     assert_eq!(failed, [8]);

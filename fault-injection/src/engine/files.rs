@@ -23,7 +23,7 @@ impl Engine {
             return None;
         }
         let event = Happened::Path { path: path.to_string(), inode };
-        Some(EventRecord { seq, rule: "@path".to_string(), event })
+        Some(EventRecord { seq, after: false, rule: "@path".to_string(), event })
     }
 
     /// Rules whose sectors are bad from the start and lie where the file system says: `sectors` gives those of what is

@@ -4,6 +4,7 @@ use super::{Engine, Firing, Played, Unit, record};
 use crate::decision::{Gate, RuleIndex};
 use crate::event::{Draw, Outcome, Record};
 use crate::random::DrawKey;
+use crate::replay::{Closed, Placed};
 use crate::rule::{Action, HoldUntil, Length, Policy, Stage};
 use crate::script::Script;
 
@@ -44,24 +45,27 @@ impl Engine {
                 Gate::Hold { rule, max_ms: max_ms.unwrap_or(UNTIL_RESET_MS), until_reset, until_ms, when: *when }
             }
             Action::Reorder { window: size, policy, max_wait_ms, when } => {
-                let (window, slot, order) = self.place_in_window(index, *size, *policy);
-                if order.is_some() && *policy == Policy::Shuffle {
-                    played.firings[firing].draw.push(self.order_draw(index, window));
-                }
+                let placed = self.replay.as_mut().and_then(|replay| replay.place_in_window(&played.firings[firing]));
+                let Placed { window, slot, order, draw } =
+                    placed.unwrap_or_else(|| self.place_in_window(index, *size, *policy));
+                played.firings[firing].draw.extend(draw);
                 played.settle(firing, Outcome::Reorder { window, slot, order: order.clone() });
-                self.remember_last(script, index, unit, &played.firings[firing]);
+                self.remember_last(script, (index, window), unit, &played.firings[firing]);
                 Gate::Reorder { rule, window, slot, order, max_wait_ms: *max_wait_ms, when: *when }
             }
             _ => unreachable!("only delay, hold and reorder are in the gate stage"),
         }
     }
 
-    fn place_in_window(&mut self, rule: u32, size: u32, policy: Policy) -> (u64, u32, Option<Vec<u32>>) {
-        let window = &mut self.rules[rule as usize].window;
-        let (number, slot) = (window.number, window.filled);
-        window.filled += 1;
-        let full = window.filled == size;
-        (number, slot, full.then(|| self.end_window(rule, policy)))
+    fn place_in_window(&mut self, rule: u32, size: u32, policy: Policy) -> Placed {
+        let state = &mut self.rules[rule as usize].window;
+        let (window, slot) = (state.number, state.filled);
+        state.filled += 1;
+        if state.filled < size {
+            return Placed { window, slot, order: None, draw: Vec::new() };
+        }
+        let order = Some(self.end_window(rule, policy));
+        Placed { window, slot, order, draw: self.order_draws(rule, policy, window) }
     }
 
     fn end_window(&mut self, rule: u32, policy: Policy) -> Vec<u32> {
@@ -75,16 +79,31 @@ impl Engine {
         }
     }
 
-    fn order_draw(&self, rule: u32, window: u64) -> Draw {
-        let (purpose, draws) =
-            self.rules[rule as usize].action.as_ref().expect("draws were prepared for every action that draws");
-        Draw::new(*purpose, draws.bits(DrawKey::Ordinal(window)))
+    /// What the order of a window was drawn from, if it was.
+    fn order_draws(&self, rule: u32, policy: Policy, window: u64) -> Vec<Draw> {
+        match (policy, &self.rules[rule as usize].action) {
+            (Policy::Shuffle, Some((purpose, draws))) => {
+                vec![Draw::new(*purpose, draws.bits(DrawKey::Ordinal(window)))]
+            }
+            _ => Vec::new(),
+        }
     }
 
-    fn remember_last(&mut self, script: &Script, rule: u32, unit: &Unit, firing: &Firing) {
+    fn remember_last(&mut self, script: &Script, (rule, window): (u32, u64), unit: &Unit, firing: &Firing) {
         let outcome = firing.outcome.clone();
-        let last = Firing { rule, match_number: firing.match_number, key: firing.key, draw: Vec::new(), outcome };
-        self.rules[rule as usize].window.last = Some(record(script, unit, last));
+        let last = Firing {
+            rule,
+            match_number: firing.match_number,
+            key: firing.key,
+            draw: Vec::new(),
+            outcome,
+            recorded: None,
+        };
+        let last = record(script, unit, last);
+        if let Some(replay) = &mut self.replay {
+            replay.remember_last(rule, window, last.clone());
+        }
+        self.rules[rule as usize].window.last = Some(last);
     }
 
     /// Closes a reorder window whose `max_wait_ms` have passed. Later requests of the rule open the next one.
@@ -92,12 +111,17 @@ impl Engine {
         let closed = ClosedWindow { order: Vec::new(), record: None };
         let Some(state) = self.rules.get_mut(rule.0 as usize) else { return closed };
         let Action::Reorder { policy, .. } = self.script.rules[rule.0 as usize].action else { return closed };
+        let forced = self.replay.as_mut().and_then(|replay| replay.close_window(rule.0, window));
+        if let Some(Closed { order, draw, last }) = forced {
+            let outcome = Outcome::ReorderStarved { window, order: order.clone() };
+            return ClosedWindow { order, record: last.map(|last| Record { outcome, draw, ..last }) };
+        }
         if state.window.number != window || state.window.filled == 0 {
             return closed;
         }
         let last = state.window.last.take();
         let order = self.end_window(rule.0, policy);
-        let draw = if policy == Policy::Shuffle { vec![self.order_draw(rule.0, window)] } else { Vec::new() };
+        let draw = self.order_draws(rule.0, policy, window);
         let outcome = Outcome::ReorderStarved { window, order: order.clone() };
         ClosedWindow { order, record: last.map(|last| Record { outcome, draw, ..last }) }
     }

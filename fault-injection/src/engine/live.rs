@@ -87,7 +87,7 @@ impl Engine {
         self.counts.requests = self.counts.requests.max(seq);
         self.counts.elapsed_ms = self.counts.elapsed_ms.max(elapsed_ms);
         let script = Arc::clone(&self.script);
-        self.reach_points(&script, seq)
+        self.reach_points(&script, seq, false)
     }
 
     /// When `tick` is due next, in milliseconds.
@@ -99,8 +99,9 @@ impl Engine {
         self.pending.iter().filter_map(ms).min()
     }
 
-    /// Holds that end, bad sectors that are healed and events that happen because of where we are.
-    pub(super) fn reach_points(&mut self, script: &Script, seq: u64) -> Reached {
+    /// Holds that end, bad sectors that are healed and events that happen because of where we are: before the request
+    /// `seq`, or right after it.
+    pub(super) fn reach_points(&mut self, script: &Script, seq: u64, after: bool) -> Reached {
         let mut reached = Reached::default();
         for &index in &self.until_point {
             let (rule, state) = (&script.rules[index as usize], &mut self.rules[index as usize]);
@@ -115,12 +116,44 @@ impl Engine {
             }
         }
         if !self.pending.is_empty() {
-            self.events_that_happen(script, seq, &mut reached);
+            self.events_that_happen(script, (seq, after), &mut reached);
         }
+        self.forced_events(script, (seq, after), &mut reached);
         reached
     }
 
-    fn events_that_happen(&mut self, script: &Script, seq: u64, reached: &mut Reached) {
+    /// In a replay: what happened at this place of the arrival order.
+    pub(super) fn forced_events(&mut self, script: &Script, (seq, after): (u64, bool), reached: &mut Reached) {
+        let Some(replay) = &mut self.replay else { return };
+        let due = replay.take_due(seq + u64::from(after));
+        if due.is_empty() {
+            return;
+        }
+        for EventRecord { rule, event, .. } in due {
+            let event = match script.events.iter().find(|of_script| of_script.id == rule) {
+                Some(of_script) => self.happen(of_script, reached),
+                None => self.done_by_hand(event, reached),
+            };
+            reached.events.push(EventRecord { seq, after, rule, event });
+        }
+        // It is time to look at less again, if nothing more is waited for.
+        self.index_rules();
+    }
+
+    fn done_by_hand(&mut self, event: Happened, reached: &mut Reached) -> Happened {
+        match &event {
+            Happened::FailClass(class) => self.set_failing(*class, "@fail_class"),
+            Happened::Heal { rule } => self.heal_rules(rule.as_deref()),
+            Happened::CapacitySectors(sectors) => {
+                self.set_capacity(*sectors);
+                reached.device.push(DeviceAction::Resize { capacity_sectors: *sectors });
+            }
+            _ => {}
+        }
+        event
+    }
+
+    fn events_that_happen(&mut self, script: &Script, (seq, after): (u64, bool), reached: &mut Reached) {
         let (counts, marks) = (self.counts, &self.marks);
         let (now, later) = std::mem::take(&mut self.pending)
             .into_iter()
@@ -129,8 +162,11 @@ impl Engine {
         let now: Vec<usize> = now;
         for event in now {
             let event = &script.events[event];
+            if let Some(replay) = &mut self.replay {
+                replay.happens_at_mark(&event.id);
+            }
             let happened = self.happen(event, reached);
-            reached.events.push(EventRecord { seq, rule: event.id.clone(), event: happened });
+            reached.events.push(EventRecord { seq, after, rule: event.id.clone(), event: happened });
         }
     }
 
@@ -190,13 +226,18 @@ impl Engine {
     /// All requests of a class fail from now on, whatever the rules say.
     pub fn fail_class(&mut self, class: FailClass, seq: u64) -> EventRecord {
         self.set_failing(class, "@fail_class");
-        EventRecord { seq, rule: "@fail_class".to_string(), event: Happened::FailClass(class) }
+        EventRecord { seq, after: false, rule: "@fail_class".to_string(), event: Happened::FailClass(class) }
     }
 
     /// The disk has this many sectors from now on.
     pub fn resize(&mut self, capacity_sectors: u64, seq: u64) -> EventRecord {
         self.set_capacity(capacity_sectors);
-        EventRecord { seq, rule: "@resize".to_string(), event: Happened::CapacitySectors(capacity_sectors) }
+        EventRecord {
+            seq,
+            after: false,
+            rule: "@resize".to_string(),
+            event: Happened::CapacitySectors(capacity_sectors),
+        }
     }
 
     /// Heals everything that stuck, and ends `fail_class`; or heals what stuck by one rule.
@@ -206,7 +247,7 @@ impl Engine {
         }
         self.heal_rules(rule);
         let event = Happened::Heal { rule: rule.map(str::to_string) };
-        Ok(EventRecord { seq, rule: "@heal".to_string(), event })
+        Ok(EventRecord { seq, after: false, rule: "@heal".to_string(), event })
     }
 
     /// The driver has reset the device, or another front-end has come.
@@ -331,7 +372,12 @@ impl Engine {
 }
 
 fn changed(id: &str, change: RuleChange, seq: u64) -> EventRecord {
-    EventRecord { seq, rule: format!("@rules.{}", verb(change)), event: Happened::Rule { id: id.to_string(), change } }
+    EventRecord {
+        seq,
+        after: false,
+        rule: format!("@rules.{}", verb(change)),
+        event: Happened::Rule { id: id.to_string(), change },
+    }
 }
 
 fn verb(change: RuleChange) -> &'static str {
