@@ -251,6 +251,11 @@ impl Script {
         ways
     }
 
+    /// Whether the device leaves its front-end by itself: by an event, or at a power cut.
+    pub fn leaves_front_end(&self) -> bool {
+        self.words().contains("disconnect") || self.power_cuts().contains(&Then::Disconnect)
+    }
+
     /// The largest capacity that an event asks for.
     pub fn largest_capacity(&self) -> Option<u64> {
         self.capacities.iter().map(|(sectors, _)| *sectors).max()

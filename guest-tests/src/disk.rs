@@ -1,7 +1,8 @@
 //! The disk of a run: a `vhost-blk` process, its control socket and its end.
 //!
 //! It is killed when the value is dropped and when this program dies, however it dies. Its front-end socket is a
-//! descriptor handed over at birth, so nobody else can connect.
+//! descriptor handed over at birth, so nobody else can connect; only a disk that leaves its front-end and lets it in again
+//! listens, in a folder that nobody else can enter.
 
 use crate::failure::{At, Failure};
 use crate::folder::{self, RunFolder};
@@ -9,17 +10,21 @@ use crate::interrupt::Interrupt;
 use crate::programs::Programs;
 use crate::sockets::SocketFolder;
 use guest_vm::child::Child;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an orderly end may take before it is called stuck.
 const END_LIMIT: Duration = Duration::from_secs(20);
+
+/// How soon QEMU tries again to connect.
+const RECONNECT_MS: u64 = 100;
 
 /// What the disk is to be.
 #[derive(Debug)]
@@ -31,7 +36,9 @@ pub struct Config<'a> {
     /// Seed on the command line.
     pub seed: Option<u64>,
     /// Queues to offer.
-    pub queues: u32,
+    pub queues: u16,
+    /// It leaves the front-end and lets it in again.
+    pub reconnects: bool,
     /// Where the states of its power cuts go.
     pub snapshot_dir: Option<&'a Path>,
 }
@@ -56,21 +63,40 @@ pub enum DiskEnd {
 }
 
 impl Disk {
-    /// Starts it. The stream is the front-end's side of the connection, for QEMU.
+    /// Starts it. What comes with it is the front-end's side of the connection, for QEMU.
     pub fn start(
         programs: &Programs,
         run: &RunFolder,
         sockets: &SocketFolder,
         config: &Config<'_>,
-    ) -> Result<(Disk, UnixStream), Failure> {
-        let (ours, theirs) = UnixStream::pair()
-            .map_err(|error| Failure::infrastructure(format!("cannot make a socket pair: {error}"), ""))?;
+    ) -> Result<(Disk, guest_vm::Disk), Failure> {
+        let (front_end, inherit, place) = front_end(sockets, config)?;
         let log = run.file(folder::DISK_LOG);
         let control_path = sockets.socket("control");
-        let mut command = command(programs, run, config, &control_path, &theirs);
+        let mut command = command(programs, run, config, &control_path, &place);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).at("create", &log)?);
-        let child = Child::spawn(command, vec![theirs.into()]).at("start", &programs.vhost_blk)?;
-        Ok((Disk { child, control_path, control: None, log, next_id: 1 }, ours))
+        let child = Child::spawn(command, inherit).at("start", &programs.vhost_blk)?;
+        let mut disk = Disk { child, control_path, control: None, log, next_id: 1 };
+        if let guest_vm::Disk::VhostUserPath { path, .. } = &front_end {
+            disk.wait_for(path)?;
+        }
+        Ok((disk, front_end))
+    }
+
+    /// Waits until it listens here, which QEMU expects of it from the start.
+    fn wait_for(&mut self, socket: &Path) -> Result<(), Failure> {
+        let since = Instant::now();
+        while !socket.exists() {
+            if let Some(status) = self.child.try_wait().at("ask after", "vhost-blk")? {
+                return Err(self.ended_early(status));
+            }
+            if since.elapsed() > END_LIMIT {
+                let text = format!("vhost-blk does not listen on {}: {}", socket.display(), last_line(&self.log));
+                return Err(Failure::infrastructure(text, ""));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// Whether it still runs. One that ended by itself because its front-end left is no failure here; whoever knows the
@@ -186,9 +212,24 @@ impl Disk {
     }
 }
 
-fn command(programs: &Programs, run: &RunFolder, config: &Config<'_>, control: &Path, socket: &UnixStream) -> Command {
+/// QEMU's side, what the disk inherits, and the argument that tells it where its own side is.
+fn front_end(sockets: &SocketFolder, config: &Config<'_>) -> Result<(guest_vm::Disk, Vec<OwnedFd>, OsString), Failure> {
+    let num_queues = config.queues;
+    if config.reconnects {
+        let path = sockets.socket("disk");
+        let mut place = OsString::from("--socket-path=");
+        place.push(&path);
+        return Ok((guest_vm::Disk::VhostUserPath { path, num_queues, reconnect_ms: RECONNECT_MS }, vec![], place));
+    }
+    let (socket, theirs) = UnixStream::pair()
+        .map_err(|error| Failure::infrastructure(format!("cannot make a socket pair: {error}"), ""))?;
+    let place = format!("--fd={}", theirs.as_raw_fd());
+    Ok((guest_vm::Disk::VhostUser { socket, num_queues }, vec![theirs.into()], place.into()))
+}
+
+fn command(programs: &Programs, run: &RunFolder, config: &Config<'_>, control: &Path, place: &OsStr) -> Command {
     let mut command = Command::new(&programs.vhost_blk);
-    command.arg(format!("--fd={}", socket.as_raw_fd()));
+    command.arg(place);
     command.arg("--blk-file").arg(config.image);
     command.arg("--num-queues").arg(config.queues.to_string());
     command.arg("--trace-file").arg(run.file(folder::DEVICE_TRACE));

@@ -246,13 +246,14 @@ fn work(
         image: &scratch.image,
         script: plan.scenario.faults.is_some().then_some(script.as_path()),
         seed: args.seed,
-        queues: queues(&plan.scenario).into(),
+        queues: queues(&plan.scenario),
+        reconnects: plan.script.leaves_front_end(),
         snapshot_dir: args.snapshot_dir.as_deref(),
     };
-    let (mut disk, socket) = Disk::start(programs, folder, sockets, &config)?;
+    let (mut disk, front_end) = Disk::start(programs, folder, sockets, &config)?;
     initramfs::write(&scratch.initramfs, &programs.guest_init, &plan.kernel).map_err(infrastructure)?;
     let deadline = Instant::now() + Duration::from_secs(args.time_limit);
-    let started = Vm::start(vm_spec(plan, args, folder, scratch, socket));
+    let started = Vm::start(vm_spec(plan, args, folder, scratch, front_end));
     if started.is_err() {
         disk.refused()?;
     }
@@ -286,13 +287,7 @@ fn work(
     Ok((told, disk_end))
 }
 
-fn vm_spec(
-    plan: &Plan,
-    args: &args::Run,
-    folder: &RunFolder,
-    scratch: &Scratch,
-    socket: std::os::unix::net::UnixStream,
-) -> VmSpec {
+fn vm_spec(plan: &Plan, args: &args::Run, folder: &RunFolder, scratch: &Scratch, disk: guest_vm::Disk) -> VmSpec {
     let guest = &plan.scenario.guest;
     VmSpec {
         vmlinux: plan.kernel.vmlinux.clone(),
@@ -301,7 +296,7 @@ fn vm_spec(
         accel: plan.accel.clone(),
         vcpus: guest.vcpus,
         memory_mib: guest.memory_mib,
-        disk: guest_vm::Disk::VhostUser { socket, num_queues: queues(&plan.scenario) },
+        disk,
         ports: vec![guest_init::protocol::CTL_PORT.into(), guest_init::protocol::TRACE_PORT.into()],
         console_log: folder.file(folder::CONSOLE),
         qemu_log: folder.file(folder::QEMU_LOG),

@@ -158,6 +158,11 @@ pub enum Action {
         /// Milliseconds.
         ms: u64,
     },
+    /// Waits until the kernel has taken this size of the disk from its driver; `ETIMEDOUT` after a minute.
+    AwaitCapacity {
+        /// As in `/sys/block/vda/size`.
+        sectors: u64,
+    },
     /// Unmounts and mounts again, so that what follows is read from the disk.
     Remount {},
 }
@@ -262,6 +267,7 @@ impl Action {
             Action::AioWrite(_) => "aio_write",
             Action::Mark { .. } => "mark",
             Action::SleepMs { .. } => "sleep_ms",
+            Action::AwaitCapacity { .. } => "await_capacity",
             Action::Remount {} => "remount",
         }
     }
@@ -288,6 +294,7 @@ impl Action {
             | Action::DropCaches {}
             | Action::Mark { .. }
             | Action::SleepMs { .. }
+            | Action::AwaitCapacity { .. }
             | Action::Remount {} => None,
         }
     }
@@ -563,7 +570,7 @@ mod tests {
             {"op":"link","path":"f","to":"g"},{"op":"mkdir","path":"d"},{"op":"drop_caches"},
             {"op":"mmap_write","path":"f","offset":0,"len":1,"pattern":"a"},
             {"op":"aio_write","path":"f","offset":0,"len":1,"pattern":"a"},{"op":"mark","name":"m"},
-            {"op":"sleep_ms","ms":1},{"op":"remount"}]"#;
+            {"op":"sleep_ms","ms":1},{"op":"await_capacity","sectors":8},{"op":"remount"}]"#;
         let before: Value = serde_json::from_str(all).unwrap();
         let ops: Vec<Op> = serde_json::from_value(before.clone()).unwrap();
         assert_eq!(serde_json::to_value(&ops).unwrap(), before);

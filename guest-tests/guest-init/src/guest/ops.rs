@@ -20,6 +20,8 @@ use super::tracing::Tracer;
 use super::{Doing, Outcome, aio};
 
 const MOUNT_POINT: &str = "/mnt";
+/// A driver that has not taken a new size by then never will.
+const CAPACITY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Mounts, does all ops, unmounts. What the file system answers is reported; only a lost host is an error.
 pub fn run(ctl: &mut Ctl, job: &Job, tracer: &Tracer) -> Outcome<()> {
@@ -205,6 +207,7 @@ impl<'a> Workload<'a> {
             }
             Action::AioWrite(write) => return self.aio_write(write),
             Action::SleepMs { ms } => thread::sleep(Duration::from_millis(*ms)),
+            Action::AwaitCapacity { sectors } => self.await_capacity(*sectors)?,
             Action::Remount {} => {
                 self.unmount()?;
                 self.mount()?;
@@ -217,6 +220,20 @@ impl<'a> Workload<'a> {
     fn create(&mut self, path: &str) -> Call<()> {
         let file = io(OpenOptions::new().read(true).write(true).create_new(true).open(under(path)))?;
         self.open.insert((path.to_owned(), false), file);
+        Ok(())
+    }
+
+    /// The driver takes a new size in its own time, some while after the device has told it.
+    fn await_capacity(&self, sectors: u64) -> Call<()> {
+        let name = self.device.rsplit('/').next().unwrap_or_default();
+        let size = format!("/sys/block/{name}/size");
+        let since = Instant::now();
+        while io(fs::read_to_string(&size))?.trim() != sectors.to_string() {
+            if since.elapsed() > CAPACITY_LIMIT {
+                return Err(Errno(libc::ETIMEDOUT));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
         Ok(())
     }
 
