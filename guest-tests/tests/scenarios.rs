@@ -165,6 +165,36 @@ fn answers_in_reverse_order_do_not_show() {
 }
 
 #[test]
+fn a_disk_that_grows_in_use_is_taken_at_its_new_size() {
+    let _guard = one_at_a_time();
+    let ran = as_expected("disk-grows");
+    let device = ran.lines("device.jsonl");
+    let resized = device.iter().find(|line| line["ev"] == "resize").expect("the device's record says so");
+    assert_eq!((&resized["capacity_sectors"], &resized["notified"]), (&262_144.into(), &true.into()));
+    let log = std::fs::read_to_string(ran.folder.path().join("guest.log")).expect("a run writes it");
+    assert!(log.contains("new size: 262144 512-byte logical blocks"), "{log}");
+}
+
+#[test]
+fn a_disk_that_leaves_in_the_middle_of_a_writeback_and_comes_back_does_not_show() {
+    let _guard = one_at_a_time();
+    let ran = as_expected("disk-comes-back");
+    let device = ran.lines("device.jsonl");
+    let whys: Vec<&Value> = device.iter().filter(|line| line["ev"] == "session").map(|line| &line["why"]).collect();
+    assert_eq!(
+        whys.iter().filter(|why| **why == "disconnect").count(),
+        3,
+        "two of the script, one of the end: {whys:?}"
+    );
+    let left =
+        device.iter().rposition(|line| line["ev"] == "session" && line["why"] == "connect").expect("it came back");
+    assert!(
+        device[left..].iter().any(|line| line["ev"] == "issue" && line["op"] == "write"),
+        "and the writeback went on"
+    );
+}
+
+#[test]
 fn answers_late_by_a_distribution_do_not_show() {
     let _guard = one_at_a_time();
     as_expected("delay-distribution");

@@ -10,6 +10,7 @@ mod error;
 pub mod initramfs;
 pub mod kernel;
 mod qmp;
+mod reconnect;
 pub mod vm;
 
 pub use accel::{Accel, AccelChoice};

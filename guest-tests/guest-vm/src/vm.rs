@@ -22,6 +22,7 @@ use crate::accel::AccelChoice;
 use crate::child::Child;
 use crate::error::{Doing, Error};
 use crate::qmp::{Event, Qmp};
+use crate::reconnect;
 
 /// What every guest is told. Each word saves boot time or makes runs alike; panic=-1 ends a guest that panicked.
 /// loglevel is 1 and not 0: at 0 a panic stays silent (kernel/panic.c raises the level only if it is not 0).
@@ -413,7 +414,8 @@ impl CommandLine {
                 num_queues
             }
             Disk::VhostUserPath { path, num_queues, reconnect_ms } => {
-                let chardev = format!("socket,id=disk,path={},reconnect-ms={reconnect_ms}", escaped(&path));
+                let again = reconnect::option(reconnect_ms);
+                let chardev = format!("socket,id=disk,path={},{again}", escaped(&path));
                 self.add(["-chardev", &chardev]);
                 num_queues
             }
