@@ -58,6 +58,29 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
     })
 }
 
+/// What to do about the mistakes that people make most.
+pub fn remedy(text: &str, error: &str) -> Option<&'static str> {
+    match error {
+        _ if text.starts_with('\u{feff}') => {
+            Some("the file begins with a byte order mark: save it as UTF-8 without one")
+        }
+        "trailing comma" => Some("nothing follows the last comma: take that away"),
+        "key must be a string" => Some("a key stands in double quotes; there are no comments, use \"note\""),
+        "expected value" => Some("text stands in double quotes; there are no comments, use \"note\""),
+        _ => None,
+    }
+}
+
+/// The text of a file. Where it is none: the line, and the column in characters, both from 1.
+pub fn text_of(bytes: &[u8]) -> Result<&str, (u32, u32)> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        (at_least_one(line), at_least_one(column))
+    })
+}
+
 fn at_least_one(n: usize) -> u32 {
     u32::try_from(n.max(1)).unwrap_or(u32::MAX)
 }

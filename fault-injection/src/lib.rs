@@ -61,4 +61,4 @@ pub use problem::{Problem, Problems};
 pub use random::CutDraws;
 pub use replay::{By, Replay};
 pub use request::{Arrival, Op, Request, SECTOR_BYTES};
-pub use script::{Determinism, DeviceFacts, DeviceLimits, Loaded, Script, Source, WriteCache, load, schema};
+pub use script::{Determinism, DeviceFacts, DeviceLimits, Loaded, Script, Source, WriteCache, load, schema, text_of};

@@ -71,7 +71,8 @@ pub fn parse(index: usize, source: &Source<'_>) -> (Draft, Vec<(Place, Problem)>
         Ok(node) => parser.script(&At::root(&node)),
         Err(error) => {
             let place = parser.r.place_at(error.line, error.column, String::new());
-            parser.r.report_at("E100", place, format!("not JSON: {}", error.text), None);
+            let hint = json::remedy(source.text, &error.text).map(str::to_string);
+            parser.r.report_at("E100", place, format!("not JSON: {}", error.text), hint);
         }
     }
     (parser.draft, parser.r.problems)

@@ -57,6 +57,8 @@ impl<'n> At<'n> {
 pub struct Fields<'n> {
     pub at: At<'n>,
     pub entries: Vec<(&'n str, At<'n>)>,
+    /// Keys that nobody knows stood here too, and have been reported: one of them may be what is missing.
+    pub some_unknown: bool,
 }
 
 impl<'n> Fields<'n> {
@@ -121,7 +123,7 @@ impl<'s> Reader<'s> {
             self.wrong_type(at, "an object");
             return None;
         };
-        let mut fields = Fields { at: at.clone(), entries: Vec::new() };
+        let mut fields = Fields { at: at.clone(), entries: Vec::new(), some_unknown: false };
         for (key, node) in written {
             let child = at.child(key.get_ref(), node);
             if fields.has(key.get_ref()) {
@@ -145,6 +147,7 @@ impl<'s> Reader<'s> {
                 self.report_at("E101", place, format!("unknown field {:?}", key.get_ref()), hint);
             }
         }
+        fields.some_unknown = fields.entries.iter().any(|(key, _)| !known.contains(key));
         fields.entries.retain(|(key, _)| known.contains(key));
         Some(fields)
     }
@@ -163,6 +166,7 @@ impl<'s> Reader<'s> {
         let present = fields.present(keys);
         match present[..] {
             [one] => Some(one),
+            [] if fields.some_unknown => None,
             [] => {
                 self.report(
                     "E104",

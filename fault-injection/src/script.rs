@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::check;
 use crate::event::{FailClass, Key};
+use crate::json;
 use crate::parse::{Expect, parse};
 use crate::power_cut::{Then, Unflushed};
 use crate::problem::{Problem, Problems};
@@ -156,6 +157,19 @@ pub struct Determinism {
     pub deterministic: bool,
     /// Why not; empty when deterministic.
     pub why: Vec<String>,
+}
+
+/// The text of a script's file. A file that is no text has that one problem.
+pub fn text_of<'b>(name: &str, bytes: &'b [u8]) -> Result<&'b str, Problem> {
+    json::text_of(bytes).map_err(|(line, column)| Problem {
+        file: name.to_string(),
+        line,
+        column,
+        code: "E100",
+        pointer: String::new(),
+        text: "not UTF-8".to_string(),
+        hint: Some("save the file as UTF-8".to_string()),
+    })
 }
 
 /// Reads, merges and checks scripts, in order. All problems of all files are found in one pass; nothing is started.

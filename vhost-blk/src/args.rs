@@ -47,7 +47,7 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     pub faults: Vec<PathBuf>,
     /// Root of all randomness; the script's own seed otherwise, else 0.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = seed)]
     pub seed: Option<u64>,
     /// Queues to offer. One costs nothing until the guest enables it.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -225,6 +225,10 @@ pub enum Verb {
     },
     /// Print what happens (decisions, power cuts, snapshots, resizes, a full write cache) as it happens, one JSON object per line.
     Subscribe,
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("a seed is a whole number from 0 to {}", u64::MAX))
 }
 
 fn fail_class(word: &str) -> Result<FailClass, String> {

@@ -230,6 +230,15 @@ impl Disk {
         }
     }
 
+    /// Says that bytes after the last whole sector are not served.
+    pub fn warn_of_a_tail(&self) {
+        let tail = length(&self.file).map_or(0, |bytes| bytes % SECTOR_BYTES);
+        if tail > 0 {
+            let path = self.path.display();
+            eprintln!("vhost-blk: warning: the last {tail} bytes of {path} are no whole sector, and are not served");
+        }
+    }
+
     /// Reads exactly `buf`.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), HostError> {
         let bytes = buf.len();

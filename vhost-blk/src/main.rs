@@ -162,6 +162,9 @@ fn snapshot(command: &SnapshotCommand) -> u8 {
     };
     match header {
         Ok(header) => say_header(&header),
+        Err(ApplyError::Io { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+            fail(2, &format!("cannot open {}: {source}", path.display()))
+        }
         Err(error @ ApplyError::Io { .. }) => fail(4, &error.to_string()),
         Err(error) => fail(2, &error.to_string()),
     }

@@ -73,6 +73,7 @@ impl Server {
         check_power_cuts(args, &script)?;
         disk.warn_if_space_is_short();
         let ways = ways(args, &disk)?;
+        disk.warn_of_a_tail();
         let script = Arc::new(script);
         let mut engine = engine(args, &script)?;
         engine.set_capacity(offer.capacity_sectors);
@@ -195,12 +196,15 @@ pub fn load_scripts(files: &[PathBuf]) -> Result<(Script, Vec<Problem>), StartEr
     if files.is_empty() {
         return Ok((Script::empty(), Vec::new()));
     }
-    let read = |path: &PathBuf| match std::fs::read_to_string(path) {
-        Ok(text) => Ok((path.display().to_string(), text)),
+    let read = |path: &PathBuf| match std::fs::read(path) {
+        Ok(bytes) => Ok((path.display().to_string(), bytes)),
         Err(source) => Err(StartError::ReadScript { path: path.clone(), source }),
     };
-    let texts: Vec<(String, String)> = files.iter().map(read).collect::<Result<_, _>>()?;
-    let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
+    let files: Vec<(String, Vec<u8>)> = files.iter().map(read).collect::<Result<_, _>>()?;
+    let text = |(name, bytes)| fault_injection::text_of(name, bytes).map(|text| Source { name, text });
+    let texts = files.iter().map(|(name, bytes)| text((name, bytes)));
+    let sources: Vec<Source<'_>> =
+        texts.collect::<Result<_, _>>().map_err(|problem| StartError::Script(vec![problem]))?;
     let loaded = fault_injection::load(&sources).map_err(|problems| StartError::Script(problems.0))?;
     Ok((loaded.script, loaded.warnings))
 }

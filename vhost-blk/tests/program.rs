@@ -356,3 +356,66 @@ fn a_new_process_under_a_guest_at_rest_goes_on() {
     second.signal(Signal::SIGTERM);
     assert_eq!(second.ends().0, Some(0));
 }
+
+#[test]
+fn who_only_looks_whether_the_socket_is_taken_is_no_session() {
+    let folder = folder_with_image();
+    let record = folder.path().join("t");
+    let served = serve(folder.path(), &["--trace-file", record.to_str().expect("text")]);
+    std::fs::write(folder.path().join("other"), pattern(64, 1)).expect("an image");
+    let mut second = program();
+    second.arg("--blk-file").arg(folder.path().join("other")).arg("--socket-path").arg(folder.path().join("s"));
+    let (code, said) = refused(second.output().expect("runs"));
+    assert_eq!(code, Some(4));
+    assert!(said.contains("somebody already listens"), "{said}");
+    let mut guest = Guest::connect(&folder.path().join("s"), 1);
+    assert_eq!(guest.read(0, 1).0, OK);
+    drop(guest);
+    served.signal(Signal::SIGTERM);
+    assert_eq!(served.ends().0, Some(0));
+    let sessions: Vec<_> =
+        read_record(&record).iter().filter(|line| line["ev"] == "session").map(|line| line["why"].clone()).collect();
+    assert_eq!(sessions, ["connect", "features", "disconnect"]);
+}
+
+#[test]
+fn small_mistakes_are_told_once_with_their_remedy() {
+    let folder = folder_with_image();
+    let file = |name: &str, bytes: &[u8]| {
+        std::fs::write(folder.path().join(name), bytes).expect("written");
+        folder.path().join(name).to_str().expect("text").to_string()
+    };
+    let check = |name: &str, bytes: &[u8]| {
+        let path = file(name, bytes);
+        let output = program().args(["script", "check", &path]).output().expect("runs");
+        let (code, said) = refused(output);
+        assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
+        said.trim_end().strip_prefix(&path).expect("the file first").to_string()
+    };
+    assert_eq!(
+        check("latin", b"{\"faultscript\": 1,\n \"name\": \"\xe9\"}"),
+        ":2:11: E100 : not UTF-8; save the file as UTF-8"
+    );
+    assert!(check("bom", "\u{feff}{\"faultscript\": 1}".as_bytes()).ends_with("save it as UTF-8 without one"));
+    assert!(check("comma", b"{\"faultscript\": 1, \"rules\": [],}").ends_with("take that away"));
+    let misspelt = br#"{"faultscript": 1, "rules": [{"id": "a", "action": {"eror": {"status": "ioerr"}}}]}"#;
+    assert!(check("word", misspelt).contains("E101 /rules/0/action/eror"), "and no second line about the same thing");
+    let image = folder.path().join("disk");
+    let serve = |more: &[&str]| refused(program().arg("--blk-file").arg(&image).args(more).output().expect("runs"));
+    let (code, said) = serve(&["--socket-path", "/x", "--seed", "-1"]);
+    assert!(code == Some(2) && said.contains("a seed is a whole number from 0"), "{said}");
+    for words in [&["snapshot", "show"][..], &["overlay", "list"], &["trace"], &["script", "check"]] {
+        let output = program().args(words).arg(folder.path().join("nothing")).output().expect("runs");
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+    }
+    std::fs::write(&image, vec![0; 1000]).expect("an image");
+    let mut child = program();
+    child.arg("--blk-file").arg(&image).arg("--socket-path").arg(folder.path().join("s")).stderr(Stdio::piped());
+    let mut child = child.spawn().expect("starts");
+    let mut said = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    stderr.read_line(&mut said).expect("stderr");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("a living process");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert!(said.contains("the last 488 bytes of"), "{said}");
+}

@@ -28,7 +28,9 @@ impl Parser<'_> {
         let fields = self.r.object(at, &ACTIONS)?;
         let present = fields.present(&ACTIONS);
         let [kind] = present[..] else {
-            self.not_one_action(at, &present);
+            if !present.is_empty() || !fields.some_unknown {
+                self.not_one_action(at, &present);
+            }
             return None;
         };
         let at = fields.get(kind)?;
