@@ -108,7 +108,7 @@ pub struct Run {
     /// Keep the disk image as disk.img in the run's folder.
     #[arg(long)]
     pub keep_image: bool,
-    /// Keep the states of the script's power cuts in this new folder, for `guest-tests crash-states`.
+    /// Keep the states of the script's power cuts in this new folder, for `guest-tests crash-states`, and the image they are of.
     #[arg(long, value_name = "DIR")]
     pub snapshot_dir: Option<PathBuf>,
     /// Say how long each phase took.
@@ -137,9 +137,24 @@ pub struct Replay {
 pub struct CrashStates {
     /// The --snapshot-dir of a run that has ended.
     pub dir: PathBuf,
-    /// The image of that run (`run --keep-image` keeps it as disk.img).
+    /// Folder of that run. Without it: the one that `run` has written down in DIR.
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<PathBuf>,
+    /// The image of that run. Without it: disk.img of its folder.
     #[arg(long, value_name = "IMAGE")]
-    pub image: PathBuf,
+    pub image: Option<PathBuf>,
+    /// Examine this state alone, by its file.
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Look at the file systems alone, not at what their files hold; no run is needed.
+    #[arg(long)]
+    pub structure_only: bool,
+    /// Show no state to a guest's kernel.
+    #[arg(long)]
+    pub no_kernel: bool,
+    /// The kernel that is shown one state of each cut. Without it: the run's.
+    #[arg(long, value_name = "SERIES|VERSION|PATH")]
+    pub kernel: Option<String>,
 }
 
 /// `guest-tests bench`

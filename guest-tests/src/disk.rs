@@ -12,7 +12,7 @@ use crate::sockets::SocketFolder;
 use guest_vm::child::Child;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -128,6 +128,17 @@ impl Disk {
         }
     }
 
+    /// Hears of power cuts from now on.
+    pub fn power_cuts(&mut self, interrupt: &Interrupt) -> Result<PowerCuts, Failure> {
+        let path = self.control_path.clone();
+        // The socket answers once it is there.
+        self.control(interrupt)?;
+        let stream = UnixStream::connect(&path).at("connect to", &path)?;
+        writeln!(&stream, "{}", serde_json::json!({"id": 0, "verb": "subscribe"})).at("write to", &path)?;
+        stream.set_nonblocking(true).at("set up", &path)?;
+        Ok(PowerCuts { stream, heard: Vec::new() })
+    }
+
     fn ask(
         &mut self,
         verb: &str,
@@ -227,6 +238,37 @@ fn front_end(sockets: &SocketFolder, config: &Config<'_>) -> Result<(guest_vm::D
     Ok((guest_vm::Disk::VhostUser { socket, num_queues }, vec![theirs.into()], place.into()))
 }
 
+/// What the disk says of power cuts that end the run.
+#[derive(Debug)]
+pub struct PowerCuts {
+    stream: UnixStream,
+    /// The beginning of a line.
+    heard: Vec<u8>,
+}
+
+impl PowerCuts {
+    /// The cut that ended the run, if there was one; in a sentence. Does not wait.
+    pub fn last(&mut self) -> Option<String> {
+        let mut piece = [0; 4096];
+        // A disk that has gone has nothing more to say; whoever watches it says why.
+        while let Ok(read @ 1..) = self.stream.read(&mut piece) {
+            self.heard.extend_from_slice(&piece[..read]);
+        }
+        let whole = self.heard.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let lines: Vec<u8> = self.heard.drain(..whole).collect();
+        lines.split(|byte| *byte == b'\n').find_map(ending_cut)
+    }
+}
+
+fn ending_cut(line: &[u8]) -> Option<String> {
+    let event: serde_json::Value = serde_json::from_slice(line).ok()?;
+    let then = event["then"].as_str()?;
+    (event["event"] == "power_cut" && then == "kill_vm").then(|| {
+        let by = event["by"].as_str().unwrap_or("?");
+        format!("the script's power cut {by:?} ended the run (then: {then})")
+    })
+}
+
 fn command(programs: &Programs, run: &RunFolder, config: &Config<'_>, control: &Path, place: &OsStr) -> Command {
     let mut command = Command::new(&programs.vhost_blk);
     command.arg(place);
@@ -262,5 +304,28 @@ fn last_line(log: &Path) -> String {
     match text.lines().rev().find(|line| !line.trim().is_empty()) {
         Some(line) => line.to_owned(),
         None => format!("it said nothing (see {})", log.display()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends there")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cut_that_is_for_good_ends_a_run_and_a_line_may_come_in_pieces() {
+        let (mut theirs, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut cuts = PowerCuts { stream: ours, heard: Vec::new() };
+        theirs
+            .write_all(
+                b"{\"event\":\"power_cut\",\"by\":\"s\",\"then\":\"snapshot\"}\n{\"event\":\"power_cut\",\"by\":\"d\",\"then\":\"disconnect\"}\n{\"event\":",
+            )
+            .unwrap();
+        assert_eq!(cuts.last(), None);
+        theirs.write_all(b"\"power_cut\",\"by\":\"k\",\"then\":\"kill_vm\"}\n").unwrap();
+        assert_eq!(cuts.last().unwrap(), "the script's power cut \"k\" ended the run (then: kill_vm)");
+        drop(theirs);
+        assert_eq!(cuts.last(), None);
     }
 }

@@ -46,6 +46,12 @@ pub const IMAGE: &str = "disk.img";
 /// The device's record while it runs; device.jsonl is made from it.
 pub const DEVICE_TRACE: &str = "device.trace";
 
+/// What `crash-states` found.
+pub const CRASH_STATES: &str = "crash-states.json";
+
+/// A copy of what a power cut left, and its files, while they are looked at.
+pub const LEFT: &str = "left";
+
 /// The guest's first files, while it works.
 pub const INITRAMFS: &str = "initramfs.cpio";
 
@@ -69,6 +75,8 @@ const ALL: &[&str] = &[
     HOST,
     IMAGE,
     DEVICE_TRACE,
+    CRASH_STATES,
+    LEFT,
     INITRAMFS,
 ];
 
@@ -191,7 +199,8 @@ fn foreign_files(path: &Path) -> Result<Vec<String>, Failure> {
 }
 
 fn remove_if_there(path: &Path) -> Result<(), Failure> {
-    match fs::remove_file(path) {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io("remove", path, &error)),
         _ => Ok(()),
     }

@@ -185,6 +185,7 @@ struct Ears<'a> {
     trace: Option<TraceStream>,
     hello: Option<Hello>,
     ops: Vec<OpEnd>,
+    op_begun: Option<(u32, String)>,
     mount_errors: Vec<String>,
     unmounted: bool,
 }
@@ -207,6 +208,7 @@ impl<'a> Ears<'a> {
             trace: Some(TraceStream::start(trace, raw)?),
             hello: None,
             ops: Vec::new(),
+            op_begun: None,
             mount_errors: Vec::new(),
             unmounted: false,
         })
@@ -219,7 +221,10 @@ impl<'a> Ears<'a> {
             FromGuest::Tracing(tracing) => self.tracing(tracing)?,
             FromGuest::Mounted { errno: None } => surroundings.borrow_mut().reached(Point::Mounted),
             FromGuest::Mounted { errno: Some(errno) } => self.mount_errors.push(format!("mount failed with {errno}")),
-            FromGuest::OpBegin { op, .. } => surroundings.borrow_mut().reached(Point::Op(op)),
+            FromGuest::OpBegin { index, op } => {
+                self.op_begun = Some((*index, op.clone()));
+                surroundings.borrow_mut().reached(Point::Op(op));
+            }
             FromGuest::OpEnd(end) => self.ops.push(end.clone()),
             FromGuest::Mark { name, .. } => surroundings.borrow_mut().mark(name)?,
             FromGuest::Unmounted { errno: None } => self.unmounted = true,
@@ -300,6 +305,16 @@ impl<'a> Ears<'a> {
                 "console.log and qemu.log say more; a slow machine may need a longer --time-limit",
             )),
             (_, Some(Stop::TimeLimit { seconds })) => Ok(GuestEnd::TimeLimit { seconds }),
+            (_, Some(Stop::PowerCut { what })) if self.hello.is_none() => Err(Failure::BadInput(format!(
+                "{what} before the guest was up, so there is nothing to judge; let the rule wait for a mark or a write"
+            ))),
+            (_, Some(Stop::PowerCut { what })) => {
+                let during = match self.op_begun.as_ref() {
+                    Some((index, op)) => format!("operation {index} ({op}) was the last to begin"),
+                    None => "no operation had begun".to_owned(),
+                };
+                Ok(GuestEnd::PowerCut { why: format!("{what}; {during}") })
+            }
             (Err(Ended::Guest(HostError::Gone { while_doing })), None) => {
                 Ok(GuestEnd::Died { why: format!("the guest went away {while_doing}") })
             }

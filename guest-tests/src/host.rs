@@ -2,6 +2,7 @@
 //!
 //! The judge reads it instead of the machine, so that judging again gives the same.
 
+use crate::crash_states::Left;
 use crate::failure::Failure;
 use crate::folder::{self, RunFolder};
 use guest_init::pattern::Run;
@@ -35,6 +36,9 @@ pub struct Host {
     pub e2fsck: Option<E2fsck>,
     /// Content of files on the image, for those that the scenario names; none: the file is not there.
     pub image: BTreeMap<String, Option<Vec<Run>>>,
+    /// What a power cut that ended the run left; none: there was no such cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
     /// How long each stage took.
     pub phases: Vec<Phase>,
     /// The command that shows it again.
@@ -61,6 +65,11 @@ pub enum GuestEnd {
     /// It went away before that: a panic, or a guest-init that could not go on.
     Died {
         /// While doing what.
+        why: String,
+    },
+    /// The script cut the disk's power, and with that the run.
+    PowerCut {
+        /// What the guest was doing.
         why: String,
     },
     /// It was still at it when the time limit came.

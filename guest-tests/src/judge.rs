@@ -37,6 +37,8 @@ pub struct Recorded {
     pub trace: Result<Decoded, String>,
     /// Everything the guest's kernel logged.
     pub kernel_log: String,
+    /// What `crash-states` has found about the states of this run's power cuts; none: nobody has looked.
+    pub crash_states: Option<Check>,
 }
 
 /// A verdict, and what it was made from.
@@ -65,7 +67,22 @@ pub fn read(run: &RunFolder) -> Result<Recorded, Failure> {
         ops,
         trace: read_trace(run),
         kernel_log,
+        crash_states: read_crash_states(run)?,
     })
+}
+
+fn read_crash_states(run: &RunFolder) -> Result<Option<Check>, Failure> {
+    #[derive(serde::Deserialize)]
+    struct Found {
+        durability: Check,
+    }
+    let path = run.file(folder::CRASH_STATES);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let found: Result<Found, _> = serde_json::from_str(&run.read_text(folder::CRASH_STATES)?);
+    let found = found.map_err(|error| Failure::BadInput(format!("{}: {error}", path.display())))?;
+    Ok(Some(found.durability))
 }
 
 fn read_trace(run: &RunFolder) -> Result<Decoded, String> {
@@ -98,7 +115,7 @@ pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
         image: &host.image,
     };
     let conclusion = expectation::conclude(&expected, &seen);
-    let oracles = oracles(lockstep, host, &findings);
+    let oracles = oracles(lockstep, recorded, &findings);
     let comparison = comparison.ok();
     let verdict = Verdict {
         verdict: conclusion.outcome,
@@ -168,6 +185,7 @@ fn gaps(recorded: &Recorded, trace: &Decoded, device: &DeviceRecord) -> Vec<Stri
     match &recorded.host.guest_end {
         GuestEnd::Done => {}
         GuestEnd::Died { why } => gaps.push(why.clone()),
+        GuestEnd::PowerCut { why } => gaps.push(format!("{why}; the guest's trace was cut off with it")),
         GuestEnd::TimeLimit { seconds } => gaps.push(format!("the guest was still at work after {seconds} s")),
     }
     gaps.extend(trace.losses.describe());
@@ -215,6 +233,10 @@ fn outcome(recorded: &Recorded, lockstep: Lockstep, why: String) -> (Outcome, St
             GuestEnd::Done if recorded.ops.iter().all(|op| op.result.is_some()) => (Outcome::Same, why),
             GuestEnd::Done => (Outcome::Unjudged, "an operation has no result".to_owned()),
             GuestEnd::Died { why } => (Outcome::Unjudged, why.clone()),
+            GuestEnd::PowerCut { why: cut } => match durability(recorded) {
+                Check::NotRun => (Outcome::Unjudged, format!("{cut}; {}", left_unjudged(recorded))),
+                Check::Pass | Check::Fail => (Outcome::Same, format!("{why}; {cut}; what it left was judged")),
+            },
             GuestEnd::TimeLimit { seconds } => {
                 (Outcome::Unjudged, format!("the guest was still at work after {seconds} s"))
             }
@@ -234,6 +256,7 @@ fn find(recorded: &Recorded) -> Vec<Finding> {
         let what = format!("e2fsck -fn ended with {}: {said}", e2fsck.exit_code);
         found.push(Finding::new(findings::FILE_SYSTEM_DAMAGED, what));
     }
+    found.extend(recorded.host.left.iter().flat_map(findings::in_left));
     let complaints = findings::complaints(&recorded.kernel_log);
     if let Some(first) = complaints.first() {
         let what = format!("{} line(s) of the kernel's log are complaints; first: {first}", complaints.len());
@@ -265,15 +288,31 @@ fn script_unmet(recorded: &Recorded) -> Option<String> {
     unmet.or_else(|| recorded.host.expect_unmet.then(|| "vhost-blk says so by its exit code".to_owned()))
 }
 
-fn oracles(lockstep: Lockstep, host: &Host, findings: &[Finding]) -> Oracles {
+fn oracles(lockstep: Lockstep, recorded: &Recorded, findings: &[Finding]) -> Oracles {
+    let host = &recorded.host;
     let found = |id: &str| findings.iter().any(|finding| finding.id == id);
     let check = |id: &str| if found(id) { Check::Fail } else { Check::Pass };
     Oracles {
         lockstep,
         end_state: host.e2fsck.as_ref().map_or(Check::NotRun, |_| check(findings::FILE_SYSTEM_DAMAGED)),
         kernel_log: check(findings::KERNEL_COMPLAINT),
-        durability: Check::NotRun,
+        durability: durability(recorded),
     }
+}
+
+/// What a power cut left, if the run ended with one; else what `crash-states` has found since.
+fn durability(recorded: &Recorded) -> Check {
+    match &recorded.host.left {
+        Some(left) if left.damage.is_some() || !left.broken.is_empty() => Check::Fail,
+        Some(left) if left.not_judged.is_none() && left.promised_files > 0 => Check::Pass,
+        Some(_) => Check::NotRun,
+        None => recorded.crash_states.unwrap_or(Check::NotRun),
+    }
+}
+
+fn left_unjudged(recorded: &Recorded) -> String {
+    let why = recorded.host.left.as_ref().and_then(|left| left.not_judged.clone());
+    why.unwrap_or_else(|| "nothing had been fsynced before it, so nothing was promised".to_owned())
 }
 
 fn trace_facts(recorded: &Recorded) -> TraceFacts {

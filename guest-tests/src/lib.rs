@@ -12,6 +12,7 @@ pub mod dialect;
 pub mod differ;
 pub mod disk;
 pub mod doctor;
+pub mod durability;
 pub mod end_state;
 pub mod expectation;
 pub mod failure;

@@ -120,10 +120,8 @@ fn probe(args: &Args, wanted: &ProbeDialect) -> Result<u8, Failure> {
 
 fn examine_states(args: &Args, wanted: &CrashStates) -> Result<u8, Failure> {
     let interrupt = Interrupt::catch()?;
-    let vhost_blk = programs::locate("vhost-blk", args.vhost_blk.as_deref())?;
-    programs::same_version("vhost-blk", &vhost_blk)?;
-    let view = |state: &Path, out: &Path| crash_states::apply(&vhost_blk, &wanted.image, state, out);
-    let report = crash_states::examine(&wanted.dir, &interrupt, view)?;
+    let report =
+        crash_states::command::crash_states(wanted, args.vhost_blk.as_deref(), args.guest_init.as_deref(), &interrupt)?;
     match args.format {
         Format::Json => println!("{}", serde_json::json!(report)),
         Format::Text => print!("{}", crash_states::describe(&report)),

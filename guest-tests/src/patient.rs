@@ -22,6 +22,11 @@ pub enum Stop {
         /// The limit.
         seconds: u64,
     },
+    /// The script cut the power for good.
+    PowerCut {
+        /// Rule or event, and what was to happen then.
+        what: String,
+    },
 }
 
 impl From<Failure> for Stop {

@@ -4,7 +4,8 @@
 //! Ctrl-C, a time limit) leaves by return, so that the values that own processes and scratch files clean up behind it.
 
 use crate::args;
-use crate::disk::{self, Disk, DiskEnd};
+use crate::crash_states::{self, command::after_the_end, order::Order};
+use crate::disk::{self, Disk, DiskEnd, PowerCuts};
 use crate::end_state;
 use crate::failure::{At, Failure};
 use crate::folder::{self, RunFolder};
@@ -73,7 +74,8 @@ pub fn run(args: &args::Run, programs: &Programs, interrupt: &Interrupt, repeat:
     space::require(folder.path(), (plan.scenario.filesystem.size_mib << 20) + RECORDS_BYTES)?;
     folder.write(folder::SCENARIO, plan.scenario.to_json())?;
     folder.write(folder::SCRIPT, plan.script.normalized())?;
-    let mut scratch = Scratch::new(&folder, args.keep_image);
+    // States say nothing without the image they are of.
+    let mut scratch = Scratch::new(&folder, args.keep_image || args.snapshot_dir.is_some());
     interrupt.check()?;
     build_image(&plan, &scratch.image)?;
     phases.done("image");
@@ -81,6 +83,9 @@ pub fn run(args: &args::Run, programs: &Programs, interrupt: &Interrupt, repeat:
     let sockets = SocketFolder::new()?;
     let (told, disk_end) = work(&plan, args, programs, &folder, &scratch, &sockets, interrupt, &mut phases)?;
     let host = look_at_what_is_left(&plan, args, programs, &folder, &mut scratch, told, disk_end, repeat)?;
+    if let Some(dir) = &args.snapshot_dir {
+        crash_states::cuts::write_run_of(dir, folder.path(), &scratch.image)?;
+    }
     phases.done("end state");
     Ok(Ran { folder, host, phases })
 }
@@ -138,11 +143,6 @@ fn script(scenario: &Scenario) -> Result<fault_injection::Script, Failure> {
         queues: queues(scenario),
         logical_block_bytes: loaded.script.device().logical_block_bytes.unwrap_or(512),
     };
-    if loaded.script.power_cuts().contains(&Then::KillVm) {
-        return Err(Failure::BadInput(format!(
-            "{name}: a power cut with \"then\": \"kill_vm\" is not carried out by `run` yet; take \"snapshot\" with --snapshot-dir"
-        )));
-    }
     let problems = loaded.script.check_device(&facts);
     if problems.is_empty() {
         return Ok(loaded.script);
@@ -267,8 +267,11 @@ fn work(
         job: job(&plan.scenario),
         image_sha256: plan.kernel.image_hash.clone(),
     };
+    let ends = plan.script.power_cuts().contains(&Then::KillVm);
+    let power_cuts = ends.then(|| disk.power_cuts(interrupt)).transpose()?;
     let around = RefCell::new(Around {
         disk,
+        power_cuts,
         vm,
         tracing,
         interrupt,
@@ -357,6 +360,8 @@ impl Tracing {
 /// What the talk with the guest needs of everything else.
 struct Around<'a> {
     disk: Disk,
+    /// Where the script may end the run by cutting the power.
+    power_cuts: Option<PowerCuts>,
     vm: Vm,
     tracing: Tracing,
     interrupt: &'a Interrupt,
@@ -393,6 +398,9 @@ fn check_qemu(vm: &mut Vm) -> Result<(), Failure> {
 impl Surroundings for Around<'_> {
     fn watch(&mut self) -> Result<(), Stop> {
         self.interrupt.check()?;
+        if let Some(what) = self.power_cuts.as_mut().and_then(PowerCuts::last) {
+            return Err(Stop::PowerCut { what });
+        }
         self.check_disk()?;
         if Instant::now() >= self.deadline {
             return Err(Stop::TimeLimit { seconds: self.limit_s });
@@ -439,7 +447,7 @@ fn the_more_telling(
     interrupt.check()?;
     match &told {
         Ok(Told { end: GuestEnd::Done, .. }) => told,
-        Ok(Told { end: GuestEnd::TimeLimit { .. }, .. }) => told,
+        Ok(Told { end: GuestEnd::TimeLimit { .. } | GuestEnd::PowerCut { .. }, .. }) => told,
         _ => {
             std::thread::sleep(Duration::from_millis(100));
             interrupt.check()?;
@@ -461,9 +469,13 @@ fn end_of_vm(mut told: Told, mut vm: Vm, interrupt: &Interrupt) -> Result<Told, 
         interrupt.check()?;
         std::thread::sleep(Duration::from_millis(2));
     }
+    if matches!(told.end, GuestEnd::PowerCut { .. }) {
+        // As when the plug is pulled: at once, and the guest is asked nothing. A QEMU that does not listen is killed.
+        let _ = vm.quit();
+    }
     let end = vm.kill().map_err(infrastructure)?;
     match (&told.end, &end) {
-        (GuestEnd::Done, End::PoweredOff) | (GuestEnd::TimeLimit { .. }, _) => {}
+        (GuestEnd::Done, End::PoweredOff) | (GuestEnd::TimeLimit { .. } | GuestEnd::PowerCut { .. }, _) => {}
         (GuestEnd::Done, End::Failed { .. }) | (GuestEnd::Died { .. }, End::Failed { .. }) => {
             return Err(Failure::infrastructure(end.to_string(), "the run is not judged"));
         }
@@ -484,8 +496,14 @@ fn look_at_what_is_left(
     disk_end: DiskEnd,
     repeat: &str,
 ) -> Result<Host, Failure> {
-    folder.write(folder::DEVICE, disk::print_trace(programs, &scratch.device_trace)?)?;
-    folder.write_lines(folder::OPS, OpLine::pair(&plan.scenario.workload, &told.ops))?;
+    let device = disk::print_trace(programs, &scratch.device_trace)?;
+    folder.write(folder::DEVICE, &device)?;
+    let ops = OpLine::pair(&plan.scenario.workload, &told.ops);
+    folder.write_lines(folder::OPS, &ops)?;
+    let left = match told.end {
+        GuestEnd::PowerCut { .. } => Some(left(plan, scratch, folder, &ops, &device)?),
+        _ => None,
+    };
     let sound = told.unmounted && told.end == GuestEnd::Done;
     let e2fsck = if sound { Some(end_state::e2fsck(&scratch.image)?) } else { None };
     let paths: BTreeSet<String> =
@@ -514,7 +532,21 @@ fn look_at_what_is_left(
         expect_unmet: disk_end == DiskEnd::ExpectUnmet,
         e2fsck,
         image,
+        left,
         phases: Vec::new(),
         repeat: repeat.to_owned(),
     })
+}
+
+/// What the cut that ended the run left on the image.
+fn left(
+    plan: &Plan,
+    scratch: &Scratch,
+    folder: &RunFolder,
+    ops: &[OpLine],
+    device: &[u8],
+) -> Result<crash_states::Left, Failure> {
+    let order = Order::read(&String::from_utf8_lossy(device));
+    let expected = order.and_then(|order| after_the_end(ops, &plan.scenario, &order));
+    crash_states::look_at_what_is_left(&scratch.image, &folder.file(folder::LEFT), expected)
 }

@@ -32,7 +32,7 @@ pub enum ToGuest {
         /// `group/name` of each event.
         events: Vec<String>,
     },
-    /// Once per boot.
+    /// Answered by [`FromGuest::Done`] at its end; then there may be another one.
     Job(Box<Job>),
     /// The device has acknowledged the mark of that op.
     Ack {

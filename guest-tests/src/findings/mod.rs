@@ -5,10 +5,12 @@
 
 mod content;
 mod kernel_log;
+mod left;
 mod writeback;
 
 pub use content::find as in_content;
 pub use kernel_log::complaints;
+pub use left::find as in_left;
 pub use writeback::{Writeback, find as in_writeback};
 
 /// A bio failed, and the range it was to write was turned from unwritten to written all the same.
