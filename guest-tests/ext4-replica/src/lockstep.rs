@@ -51,12 +51,12 @@ impl Setup {
     }
 }
 
-/// An operation whose result the replica cannot know.
+/// An operation whose result the replica is not sure of: what it answers is the file's own error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotPredicted {
     /// Which one.
     pub op: OpId,
-    /// Why it cannot know.
+    /// Why not.
     pub why: String,
 }
 
@@ -111,7 +111,7 @@ pub struct Lockstep {
     workers: BTreeMap<Ino, Window>,
     raced: BTreeSet<u32>,
     ops: BTreeMap<OpId, Op>,
-    /// Why no fsync can be predicted any more.
+    /// Why no fsync's result is sure any more.
     doubt: Option<String>,
     not_predicted: Vec<NotPredicted>,
     io_ends: u32,
@@ -222,6 +222,10 @@ impl Lockstep {
             Stimulus::RequestAnswered { request, status } => self.request_answered(request, status),
             Stimulus::CompletionGoesOn { request } => self.completion_goes_on(request),
             Stimulus::RefDropped { task, by } => self.ref_dropped(task, by),
+            Stimulus::InodeEvicted { ino, .. } => {
+                self.inode_evicted(ino);
+                Ok(())
+            }
             Stimulus::WorkerStarts { task, ino } => self.worker_starts(task, ino),
             Stimulus::ConversionResult { task, errno } => self.conversion_result(task, errno),
             Stimulus::OpBegins { task, op, kind } => self.op_begins(task, op, kind),
@@ -502,13 +506,19 @@ impl Lockstep {
         };
         let OpKind::Fsync { ino } = kind else { return Ok(()) };
         let wb_err = self.path.state.inodes.entry(ino).or_default().wb_err.check_and_advance();
+        self.responses.push(Response::OpResult { op, errno: wb_err });
         // An fsync that was waiting for the failed write is told of that, whatever became of the journal.
         let too_late = (self.path.journal_aborted && wb_err == 0).then(|| JOURNAL_ABORTED.to_owned());
-        match doubt.or(too_late).or_else(|| self.doubt.clone()) {
-            Some(why) => self.not_predicted.push(NotPredicted { op, why }),
-            None => self.responses.push(Response::OpResult { op, errno: wb_err }),
-        }
+        let doubt = doubt.or(too_late).or_else(|| self.doubt.clone());
+        self.not_predicted.extend(doubt.map(|why| NotPredicted { op, why }));
         Ok(())
+    }
+
+    /// `lib/errseq.c`: the error lives in the inode's mapping, so an inode that is read anew has none.
+    fn inode_evicted(&mut self, ino: Ino) {
+        if let Some(inode) = self.path.state.inodes.get_mut(&ino) {
+            inode.wb_err = Default::default();
+        }
     }
 
     fn task(&mut self, task: TaskId) -> &mut Task {

@@ -129,6 +129,8 @@ pub enum Action {
         /// The directory.
         path: String,
     },
+    /// `FITRIM` on the whole file system: tells the disk which blocks are free. Returns the bytes it was told of.
+    Fstrim {},
     /// Drops clean page cache, dentries and inodes. Dirty pages stay: `sync` before it.
     DropCaches {},
     /// Stores a pattern through a shared mapping; `msync(MS_SYNC)` afterwards if asked for.
@@ -262,6 +264,7 @@ impl Action {
             Action::Unlink { .. } => "unlink",
             Action::Link { .. } => "link",
             Action::Mkdir { .. } => "mkdir",
+            Action::Fstrim {} => "fstrim",
             Action::DropCaches {} => "drop_caches",
             Action::MmapWrite { .. } => "mmap_write",
             Action::AioWrite(_) => "aio_write",
@@ -291,6 +294,7 @@ impl Action {
             | Action::MmapWrite { path, .. } => Some(path),
             Action::Write(write) | Action::AioWrite(write) => Some(&write.path),
             Action::Sync {}
+            | Action::Fstrim {}
             | Action::DropCaches {}
             | Action::Mark { .. }
             | Action::SleepMs { .. }
@@ -388,6 +392,7 @@ const ERRNO_NAMES: &[(i32, &str)] = &[
     (libc::ENOTEMPTY, "ENOTEMPTY"),
     (libc::ENODATA, "ENODATA"),
     (libc::ETIME, "ETIME"),
+    (libc::EBADMSG, "EBADMSG"),
     (libc::ENOLINK, "ENOLINK"),
     (libc::EUCLEAN, "EUCLEAN"),
     (libc::EOPNOTSUPP, "EOPNOTSUPP"),
@@ -395,6 +400,13 @@ const ERRNO_NAMES: &[(i32, &str)] = &[
     (libc::EREMOTEIO, "EREMOTEIO"),
     (libc::EILSEQ, "EILSEQ"),
 ];
+
+impl Errno {
+    /// The names that stand for error numbers.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        ERRNO_NAMES.iter().map(|(_, name)| *name)
+    }
+}
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -567,7 +579,7 @@ mod tests {
             {"op":"read","path":"f","offset":4},{"op":"fsync","path":"f"},{"op":"fdatasync","path":"f"},{"op":"sync"},
             {"op":"sync_file_range","path":"f","offset":0,"len":0},{"op":"truncate","path":"f","len":1},
             {"op":"punch","path":"f","offset":0,"len":1},{"op":"rename","path":"f","to":"g"},{"op":"unlink","path":"f"},
-            {"op":"link","path":"f","to":"g"},{"op":"mkdir","path":"d"},{"op":"drop_caches"},
+            {"op":"link","path":"f","to":"g"},{"op":"mkdir","path":"d"},{"op":"fstrim"},{"op":"drop_caches"},
             {"op":"mmap_write","path":"f","offset":0,"len":1,"pattern":"a"},
             {"op":"aio_write","path":"f","offset":0,"len":1,"pattern":"a"},{"op":"mark","name":"m"},
             {"op":"sleep_ms","ms":1},{"op":"await_capacity","sectors":8},{"op":"remount"}]"#;

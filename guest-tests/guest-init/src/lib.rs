@@ -11,3 +11,19 @@ pub mod job;
 pub mod past;
 pub mod pattern;
 pub mod protocol;
+
+/// Names what host and guest must agree on: the code that both ends are made from. `--version` prints it, so that a program
+/// of another build is refused before it misunderstands anything.
+pub const CONTRACT: u64 = {
+    let hash = pattern::fnv1a64(include_bytes!("frames.rs"));
+    let hash = pattern::fnv1a64_more(hash, include_bytes!("job.rs"));
+    let hash = pattern::fnv1a64_more(hash, include_bytes!("past.rs"));
+    let hash = pattern::fnv1a64_more(hash, include_bytes!("pattern.rs"));
+    pattern::fnv1a64_more(hash, include_bytes!("protocol.rs"))
+};
+
+/// Version and contract, as `--version` prints them.
+#[must_use]
+pub fn version() -> String {
+    format!("{} (contract {CONTRACT:016x})", env!("CARGO_PKG_VERSION"))
+}

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     if std::process::id() != 1 {
         if std::env::args().nth(1).as_deref() == Some("--version") {
-            println!("guest-init {}", env!("CARGO_PKG_VERSION"));
+            println!("guest-init {}", guest_init::version());
             return ExitCode::SUCCESS;
         }
         eprintln!("guest-init is PID 1 of a guest that guest-tests boots; it does nothing elsewhere.");

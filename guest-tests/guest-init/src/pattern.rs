@@ -248,8 +248,18 @@ fn follows(head: Unit, distance: u64, next: Unit) -> bool {
 
 /// FNV-1a, 64 bit: tells two contents apart; no protection against anyone who wants to fool it.
 #[must_use]
-pub fn fnv1a64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+pub const fn fnv1a64(bytes: &[u8]) -> u64 {
+    fnv1a64_more(0xcbf2_9ce4_8422_2325, bytes)
+}
+
+/// Goes on with a hash.
+pub(crate) const fn fnv1a64_more(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        at += 1;
+    }
+    hash
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ use writeback_events::{
     BioId, BlockOp, Body, Entry, Errno, Ino, IoEndId, OpId, OpKind, PutBy, RequestId, Response, Stimulus, TaskId,
 };
 
+/// What an operation returns whose process died at a page it could not have: its msync never came.
+const EFAULT: Errno = -14;
+
 /// Where an entry stands: before or at an event, then by the event it came from, then by its order within that.
 type Key = (usize, Side, usize, usize);
 
@@ -156,6 +159,9 @@ impl<'a> Maker<'a> {
             &Kind::WritepagesEnter { dev, ino, sync } => self.writepages_enter(at, dev, Ino(ino), sync),
             &Kind::WritepagesLeave { ino, .. } => self.writepages_leave(at, Ino(ino)),
             Kind::Mapped { .. } => self.mapped(at),
+            &Kind::EvictInode { ino, links } => {
+                self.stimulus(at, Stimulus::InodeEvicted { ino: Ino(ino), deleted: links == 0 });
+            }
             &Kind::SyncFile { ino } => self.sync_file(at, Ino(ino)),
             &Kind::Init { io_end, count, unwritten, inode, ino } => {
                 self.init(at, io_end, count, unwritten, inode, Ino(ino));
@@ -651,13 +657,16 @@ impl<'a> Maker<'a> {
 
     // ---- operations of the workload ----
 
-    /// `B INDEX NAME`, `E INDEX ERRNO`, `# REMARK`
+    /// `B INDEX NAME [INODE]`, `E INDEX ERRNO`, `# REMARK`
     fn marker(&mut self, at: usize, text: &str) {
         let mut words = text.split_whitespace();
         let (head, index, rest) = (words.next(), words.next().and_then(|index| index.parse().ok()), words.next());
         match (head, index, rest) {
             (Some("#"), ..) => {}
-            (Some("B"), Some(index), Some(name)) => self.op_begins(at, OpId(index), name),
+            (Some("B"), Some(index), Some(name)) => {
+                let ino = words.next().and_then(|ino| ino.parse().ok());
+                self.op_begins(at, OpId(index), name, ino.map(Ino));
+            }
             (Some("E"), Some(index), Some(errno)) => match errno.parse::<Errno>() {
                 Ok(errno) => self.op_ends(at, OpId(index), -errno.saturating_abs()),
                 Err(_) => self.unplaced(at, format!("the trace marker {text:?} has no errno")),
@@ -666,12 +675,13 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn op_begins(&mut self, at: usize, op: OpId, name: &str) {
+    fn op_begins(&mut self, at: usize, op: OpId, name: &str, tells_errors_of: Option<Ino>) {
         let task = self.task_id(at);
         let place = (self.ops.len(), self.out.len());
         self.task(at).op = Some(place);
         self.ops.push(OpSeen { op, name: name.into(), begins: self.events[at].seq, ends: None });
-        self.stimulus(at, Stimulus::OpBegins { task, op, kind: OpKind::Other });
+        let kind = tells_errors_of.map_or(OpKind::Other, |ino| OpKind::Fsync { ino });
+        self.stimulus(at, Stimulus::OpBegins { task, op, kind });
     }
 
     /// Which file an fsync is on is only known once the file system is called.
@@ -680,15 +690,22 @@ impl<'a> Maker<'a> {
         if !matches!(self.ops[op].name.as_str(), "fsync" | "fdatasync") {
             return;
         }
+        self.set_kind(entry, OpKind::Fsync { ino });
+    }
+
+    fn set_kind(&mut self, entry: usize, is: OpKind) {
         if let Body::Stimulus(Stimulus::OpBegins { kind, .. }) = &mut self.out[entry].1.body {
-            *kind = OpKind::Fsync { ino };
+            *kind = is;
         }
     }
 
     fn op_ends(&mut self, at: usize, op: OpId, errno: Errno) {
         let task = self.task_id(at);
         match self.task(at).op.take() {
-            Some((place, _)) if self.ops[place].op == op => {
+            Some((place, entry)) if self.ops[place].op == op => {
+                if errno == EFAULT {
+                    self.set_kind(entry, OpKind::Other);
+                }
                 self.ops[place].ends = Some((self.events[at].seq, errno));
                 self.stimulus(at, Stimulus::OpEnds { task, op });
                 self.response(at, Response::OpResult { op, errno });

@@ -53,6 +53,11 @@ pub(crate) enum Kind {
     SyncFile {
         ino: u64,
     },
+    /// `ext4_evict_inode`: the inode leaves memory.
+    EvictInode {
+        ino: u64,
+        links: u64,
+    },
     Init {
         io_end: u64,
         count: u32,
@@ -242,6 +247,7 @@ impl Fields<'_> {
                 Kind::WritepagesLeave { dev: self.unsigned("dev")?, ino: self.unsigned("ino")? }
             }
             "ext4_ext_map_blocks_exit" => self.mapped()?,
+            "ext4_evict_inode" => Kind::EvictInode { ino: self.unsigned("ino")?, links: self.unsigned("nlink")? },
             "ext4_sync_file_enter" => Kind::SyncFile { ino: self.unsigned("ino")? },
             "block_rq_issue" => Kind::Issue(self.request()?),
             "block_rq_requeue" => Kind::Requeue(self.request()?),

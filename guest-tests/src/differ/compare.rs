@@ -62,7 +62,7 @@ enum Rank {
 /// A difference that is allowed, or a result that could not be predicted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Allowed {
-    /// Name of the exception; `not-predicted` where the replica had nothing to compare with.
+    /// Name of the exception; `not-predicted` where the replica was not sure of its own result.
     pub id: String,
     /// Place in the guest's trace.
     pub seq: u64,
@@ -105,6 +105,8 @@ struct Comparison<'a> {
     pairs: Vec<(usize, usize)>,
     differences: Vec<Difference>,
     allowed: Vec<Allowed>,
+    /// Operations whose result is another than the replica's, which was not sure of it.
+    excused: BTreeSet<OpId>,
 }
 
 pub(super) fn compare(case: &Case<'_>, joined: &Joined, followed: &Followed) -> Judgement {
@@ -119,6 +121,7 @@ pub(super) fn compare(case: &Case<'_>, joined: &Joined, followed: &Followed) -> 
         pairs: Vec::new(),
         differences: Vec::new(),
         allowed: Vec::new(),
+        excused: BTreeSet::new(),
     };
     comparison.take_guest(case, joined, followed);
     comparison.match_subjects();
@@ -129,8 +132,8 @@ pub(super) fn compare(case: &Case<'_>, joined: &Joined, followed: &Followed) -> 
 }
 
 impl<'a> Comparison<'a> {
-    /// Leaves out what the replica has nothing to say about: results of operations that do not depend on writeback, and those
-    /// it could not know, which are reported.
+    /// Leaves out what the replica has nothing to say about: results of operations that do not depend on writeback. Where it
+    /// was not sure of a result and the guest's is another, that is reported and both are left out.
     fn take_guest(&mut self, case: &Case<'a>, joined: &Joined, followed: &Followed) {
         let judged = judged_ops(joined);
         for entry in case.entries {
@@ -141,9 +144,12 @@ impl<'a> Comparison<'a> {
                 continue;
             };
             match followed.not_predicted.iter().find(|not| not.op == *op) {
-                Some(not) => self.allow("not-predicted", &not.why, Some(&seen), None),
-                None if judged.contains(op) => self.guest.push(seen),
-                None => {}
+                Some(not) if !followed.answered(response) => {
+                    self.allow("not-predicted", &not.why, Some(&seen), None);
+                    self.excused.insert(*op);
+                }
+                _ if judged.contains(op) => self.guest.push(seen),
+                _ => {}
             }
         }
     }
@@ -153,7 +159,9 @@ impl<'a> Comparison<'a> {
         for (place, seen) in self.guest.iter().enumerate() {
             subjects.entry(seen.response.subject()).or_default().0.push_back(place);
         }
-        for (place, caused) in self.replica.iter().enumerate() {
+        let excused =
+            |caused: &Caused| matches!(caused.response.subject(), Subject::Op(op) if self.excused.contains(&op));
+        for (place, caused) in self.replica.iter().enumerate().filter(|(_, caused)| !excused(caused)) {
             subjects.entry(caused.response.subject()).or_default().1.push_back(place);
         }
         for (subject, (guest, replica)) in subjects {

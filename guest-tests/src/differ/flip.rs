@@ -3,7 +3,8 @@
 //! A judge that says `same` of a flipped recording does not look at what was flipped. Each must come out `different` or
 //! `unjudged`; the few that may not are listed in `flips-that-may-stay.toml`, each with the reason.
 
-use super::{Case, JoinError, Judgement, compare, join, settle};
+use super::follow::Followed;
+use super::{Case, JoinError, compare, join, settle};
 use crate::verdict::Outcome;
 use serde::Deserialize;
 use serde_json::Value;
@@ -31,7 +32,7 @@ pub struct Flip {
 pub enum When {
     /// The operation's result does not come from writeback.
     OperationWithoutErrorReport,
-    /// The replica could not know the operation's result.
+    /// The replica was not sure of the operation's result.
     NotPredicted,
 }
 
@@ -89,8 +90,8 @@ pub struct FlipTest {
 pub fn flip_test(case: &Case<'_>, picks: impl Fn(&Entry) -> bool) -> Result<FlipTest, JoinError> {
     let joined = join(case.entries, case.device, case.queues)?;
     // A flip changes no stimulus, so the replica need not follow again.
-    let (followed, judgement) = settle(case, &joined);
-    let ops = QuietOps::read(case.entries, &judgement);
+    let (followed, _) = settle(case, &joined);
+    let ops = QuietOps::read(case.entries, &followed);
     let may_stay = MayStay::built_in();
     let mut test = FlipTest { tried: 0, unnoticed: Vec::new(), listed: 0 };
     for (flip, flipped) in flips_with(case.entries, picks) {
@@ -114,15 +115,12 @@ struct QuietOps {
 }
 
 impl QuietOps {
-    fn read(entries: &[Entry], judgement: &Judgement) -> QuietOps {
+    fn read(entries: &[Entry], followed: &Followed) -> QuietOps {
         let without_report = entries.iter().filter_map(|entry| match entry.body {
             Body::Stimulus(Stimulus::OpBegins { op, kind: OpKind::Other, .. }) => Some(op),
             _ => None,
         });
-        let not_predicted = judgement.allowed.iter().filter_map(|allowed| match (&allowed.id[..], &allowed.guest) {
-            ("not-predicted", Some(Response::OpResult { op, .. })) => Some(*op),
-            _ => None,
-        });
+        let not_predicted = followed.not_predicted.iter().map(|not| not.op);
         QuietOps { without_report: without_report.collect(), not_predicted: not_predicted.collect() }
     }
 }

@@ -50,10 +50,17 @@ pub struct Followed {
     pub responses: Vec<Caused>,
     /// Stimuli that did not fit, with their `seq`.
     pub misfits: Vec<(u64, Misfit)>,
-    /// Operations whose result it could not know.
+    /// Operations whose result it was not sure of.
     pub not_predicted: Vec<NotPredicted>,
     /// Worker starts that were raced for.
     pub raced: BTreeSet<u32>,
+}
+
+impl Followed {
+    /// Whether the replica answered this.
+    pub fn answered(&self, response: &Response) -> bool {
+        self.responses.iter().any(|caused| caused.response == *response)
+    }
 }
 
 /// Steps a replica through the stimuli of `joined`.

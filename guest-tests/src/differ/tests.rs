@@ -293,18 +293,33 @@ fn every_exception_we_ship_is_exercised_by_a_recording() {
     assert_eq!(idle, Vec::<String>::new(), "no recording needs these; drop them");
 }
 
-#[test]
-fn a_result_that_cannot_be_known_is_said_to_be_so() {
+/// An fsync after a failed flush, which gave this.
+fn an_unsure_fsync(errno: i32) -> Recording {
     let story = format!("{ALL_PARTS}\nt1 begin 90 fsync 12\nt1 issue 90 f 0 0\nirq answer 90 ioerr\nt1 end 90");
     let mut recording = Recording::agreeing(&story);
-    let end = recording.entries.last().expect("it ends").clone();
-    let result = Response::OpResult { op: writeback_events::OpId(90), errno: -5 };
+    let end = recording.entries.pop().expect("it ends");
+    assert!(matches!(end.body, Body::Response(Response::OpResult { errno: 0, .. })), "the file itself has no error");
+    let result = Response::OpResult { op: writeback_events::OpId(90), errno };
     recording.entries.push(Entry { body: Body::Response(result), ..end });
-    let judgement = recording.judge();
+    recording
+}
+
+#[test]
+fn a_result_that_the_replica_is_not_sure_of_may_be_another() {
+    let judgement = an_unsure_fsync(-5).judge();
     assert_eq!(judgement.verdict, Outcome::Allowed, "{}", judgement.why);
     let [allowed] = &judgement.allowed[..] else { panic!("{:?}", judgement.allowed) };
     assert_eq!(allowed.id, "not-predicted");
     assert!(allowed.why.contains("request 90"), "{}", allowed.why);
+}
+
+#[test]
+fn a_result_that_the_replica_is_not_sure_of_and_that_comes_is_the_same_but_must_come() {
+    let mut recording = an_unsure_fsync(0);
+    let judgement = recording.judge();
+    assert_eq!((judgement.verdict, judgement.allowed.len()), (Outcome::Same, 0), "{}", judgement.why);
+    recording.entries.pop();
+    assert_eq!(recording.judge().verdict, Outcome::Different, "an fsync without a result");
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub fn find(input: &Writeback<'_>) -> Vec<Finding> {
         walk.see(at, entry, input.statuses);
     }
     let mut findings = walk.converted;
+    findings.extend(walk.unreported);
     findings.extend(unreported(&walk.refused, &walk.syncs));
     findings
 }
@@ -80,6 +81,8 @@ struct Walk {
     refused: Vec<Refused>,
     syncs: Vec<Sync>,
     converted: Vec<Finding>,
+    /// Of files that are gone.
+    unreported: Vec<Finding>,
 }
 
 impl Walk {
@@ -102,6 +105,7 @@ impl Walk {
             }
             Stimulus::RequestAnswered { request, status } => self.answered(at, request, Some(status)),
             Stimulus::ConversionResult { task, errno } => self.conversion_result(task, errno),
+            Stimulus::InodeEvicted { ino, deleted: true } => self.deleted(ino),
             Stimulus::OpBegins { op, kind: OpKind::Fsync { ino }, .. } => {
                 self.syncs.push(Sync { op, ino, begin: at, end: None });
             }
@@ -125,6 +129,14 @@ impl Walk {
             Response::OpResult { op, errno } => self.op_ended(at, op, errno),
             _ => {}
         }
+    }
+
+    /// A file is gone. Another may get its number, and that one owes nothing.
+    fn deleted(&mut self, ino: Ino) {
+        let (its, others) = self.refused.drain(..).partition(|refused| refused.ino == ino);
+        self.refused = others;
+        self.unreported.extend(unreported(&its, &self.syncs));
+        self.syncs.retain(|sync| sync.ino != ino);
     }
 
     fn bios_over(&self, sectors: Range<u64>) -> BTreeSet<BioId> {

@@ -99,6 +99,7 @@ pub(super) fn stimulus(stimulus: &Stimulus) -> Words {
         Stimulus::ConversionResult { errno, .. } => {
             words(format!("the conversion returns {}", errno_name(errno)), format!("conv {}", errno_name(errno)))
         }
+        Stimulus::InodeEvicted { ino, .. } => words(format!("inode {ino} leaves memory"), "evict"),
         Stimulus::OpBegins { op, .. } => words(format!("operation {op} begins"), "begin"),
         Stimulus::OpEnds { op, .. } => words(format!("operation {op} ends"), "end"),
     }

@@ -144,6 +144,13 @@ pub enum Stimulus {
         /// Which operation.
         op: OpId,
     },
+    /// An inode leaves memory, and takes along the errors that nobody was told of.
+    InodeEvicted {
+        /// Which one.
+        ino: Ino,
+        /// No name is left: the number may come again as another file.
+        deleted: bool,
+    },
 }
 
 /// Operation of a block request.
@@ -190,11 +197,12 @@ pub enum PutBy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum OpKind {
-    /// fsync or fdatasync on a file that the workload keeps one descriptor for.
+    /// What tells the file's errors, once each: fsync, fdatasync, msync, or a sync_file_range that waits, on a file that the
+    /// workload keeps one descriptor for.
     Fsync {
         /// The file.
         ino: Ino,
     },
-    /// Writeback without an error report to this caller (sync, sync_file_range), or nothing to do with it.
+    /// Writeback without an error report to this caller (sync, a sync_file_range that only starts it), or nothing to do with it.
     Other,
 }

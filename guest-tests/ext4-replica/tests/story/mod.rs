@@ -113,6 +113,7 @@ fn stimulus(task: TaskId, words: &[&str]) -> Option<Stimulus> {
         ["answer", rq, status] => Stimulus::RequestAnswered { request: request(rq)?, status: self::status(status)? },
         ["put"] => Stimulus::RefDropped { task, by: PutBy::PutIoEnd },
         ["put_defer"] => Stimulus::RefDropped { task, by: PutBy::PutIoEndDefer },
+        ["evict", ino] => Stimulus::InodeEvicted { ino: inode(ino)?, deleted: false },
         ["worker", ino] => Stimulus::WorkerStarts { task, ino: inode(ino)? },
         ["converted", errno] => Stimulus::ConversionResult { task, errno: errno.parse().ok()? },
         ["begin", op, "fsync", ino] => {

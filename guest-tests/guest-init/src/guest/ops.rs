@@ -52,7 +52,7 @@ fn one(ctl: &mut Ctl, tracer: &Tracer, workload: &mut Workload, index: u32, acti
     ctl.send(&FromGuest::OpBegin { index, op: op.into() })?;
     let inode_before = workload.inode(action);
     let start = Instant::now();
-    tracer.op_begins(index, op)?;
+    tracer.op_begins(index, op, inode_before.filter(|_| tells_errors(action)))?;
     if let Action::Mark { name } = action {
         wait_for_ack(ctl, index, name)?;
     }
@@ -70,6 +70,12 @@ fn one(ctl: &mut Ctl, tracer: &Tracer, workload: &mut Workload, index: u32, acti
         read,
         elapsed_us,
     }))
+}
+
+/// Whether the op tells the errors of its file although the trace does not show it in `ext4_sync_file`: msync is called by
+/// another process.
+fn tells_errors(action: &Action) -> bool {
+    matches!(action, Action::SyncFileRange { start_only: false, .. } | Action::MmapWrite { msync: true, .. })
 }
 
 fn wait_for_ack(ctl: &mut Ctl, index: u32, name: &str) -> Outcome<()> {
@@ -199,6 +205,7 @@ impl<'a> Workload<'a> {
             }
             Action::Link { path, to } => io(fs::hard_link(under(path), under(to)))?,
             Action::Mkdir { path } => io(fs::create_dir(under(path)))?,
+            Action::Fstrim {} => return fstrim(&io(File::open(MOUNT_POINT))?),
             Action::DropCaches {} => io(super::files::write("/proc/sys/vm/drop_caches", "3"))?,
             Action::MmapWrite { path, offset, len, pattern, msync } => {
                 let bytes = self.bytes(pattern, *offset, *len);
@@ -363,6 +370,20 @@ fn sync_file_range(file: &File, offset: u64, len: u64, start_only: bool) -> Call
     // SAFETY: takes numbers only; the descriptor is open while `file` lives.
     let result = unsafe { libc::sync_file_range(file.as_raw_fd(), offset as i64, len as i64, flags) };
     sys(Sys::result(result).map(drop))
+}
+
+/// The kernel writes back how many bytes it gave to the disk.
+#[allow(unsafe_code, reason = "no safe wrapper for this system call")]
+fn fstrim(folder: &File) -> Call<i64> {
+    use std::os::fd::AsRawFd;
+    /// `struct fstrim_range`: start, length, shortest extent, in bytes.
+    type Range = [u64; 3];
+    const FITRIM: libc::Ioctl = libc::_IOWR::<Range>(b'X' as u32, 121);
+    let mut range: Range = [0, u64::MAX, 0];
+    // SAFETY: the kernel reads and writes one `Range`, which lives past the call; the descriptor is open.
+    let result = unsafe { libc::ioctl(folder.as_raw_fd(), FITRIM, &raw mut range) };
+    sys(Sys::result(result))?;
+    Ok(range[1] as i64)
 }
 
 /// What `mount -o` would make flags of; the rest is for the file system.

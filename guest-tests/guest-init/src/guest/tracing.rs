@@ -77,9 +77,11 @@ impl Tracer {
         Ok(Tracer { marker: Some(marker), stream })
     }
 
-    /// `B INDEX NAME`: the op begins.
-    pub fn op_begins(&self, index: u32, name: &str) -> Outcome<()> {
-        self.mark(&format!("B {index} {name}"))
+    /// `B INDEX NAME` or `B INDEX NAME INODE`: the op begins; with the inode if it will tell that file's errors although it
+    /// does not itself pass through `ext4_sync_file`.
+    pub fn op_begins(&self, index: u32, name: &str, tells_errors_of: Option<u64>) -> Outcome<()> {
+        let inode = tells_errors_of.map_or_else(String::new, |inode| format!(" {inode}"));
+        self.mark(&format!("B {index} {name}{inode}"))
     }
 
     /// `E INDEX ERRNO`: it ended; 0 without an error.

@@ -11,7 +11,7 @@ use crate::format::Format;
 use proptest::prelude::*;
 use std::fmt::Write as _;
 use std::path::Path;
-use writeback_events::{Body, OpKind, Response, Stimulus};
+use writeback_events::{Body, Entry, OpKind, Response, Stimulus};
 
 const RECORDING: &[u8] = include_bytes!("../../testdata/failed-write.raw");
 
@@ -197,6 +197,19 @@ fn the_file_of_an_fsync_is_known_from_the_file_system_itself() {
     let Body::Stimulus(Stimulus::OpBegins { kind, .. }) = &decoded.entries[0].body else { panic!("a beginning") };
     assert_eq!(*kind, OpKind::Fsync { ino: writeback_events::Ino(12) });
     assert!(matches!(decoded.entries[2].body, Body::Response(Response::OpResult { errno: -5, .. })));
+}
+
+#[test]
+fn the_marker_itself_names_the_file_whose_errors_a_waiting_sync_file_range_tells() {
+    let text = "0 1 task ftrace/print B 3 sync_file_range 12\n0 1 task ftrace/print E 3 5\n\
+                0 1 task ftrace/print B 4 sync_file_range\n0 1 task ftrace/print E 4 0\n";
+    let decoded = decode(&raw_of(text)).expect("whole");
+    let kind = |entry: &Entry| match entry.body {
+        Body::Stimulus(Stimulus::OpBegins { kind, .. }) => Some(kind),
+        _ => None,
+    };
+    let kinds: Vec<OpKind> = decoded.entries.iter().filter_map(kind).collect();
+    assert_eq!(kinds, [OpKind::Fsync { ino: writeback_events::Ino(12) }, OpKind::Other]);
 }
 
 /// Each kind of loss, produced once: the trace must not look whole.

@@ -140,3 +140,22 @@ fn a_request_that_carries_no_file_data_owes_nothing() {
     let bodies = vec![issue, answered(1), begins(4), result(4, 0)];
     assert_eq!(ids(&found(bodies, &[1])), [""; 0]);
 }
+
+#[test]
+fn another_file_with_the_number_of_a_deleted_one_owes_nothing() {
+    let evicted = |deleted| st(Stimulus::InodeEvicted { ino: INO, deleted });
+    for (deleted, expected) in [(true, &[][..]), (false, &[ERROR_NOT_REPORTED])] {
+        let mut bodies = two_bios();
+        bodies.extend([answered(1), end_bio(1, 0), answered(2), end_bio(2, -5), evicted(deleted)]);
+        bodies.extend([begins(4), result(4, 0)]);
+        assert_eq!(ids(&found(bodies, &[2])), expected, "deleted: {deleted}");
+    }
+}
+
+#[test]
+fn what_a_file_owed_before_it_was_deleted_is_found_all_the_same() {
+    let mut bodies = two_bios();
+    bodies.extend([answered(1), end_bio(1, 0), answered(2), end_bio(2, -5), begins(4), result(4, 0)]);
+    bodies.push(st(Stimulus::InodeEvicted { ino: INO, deleted: true }));
+    assert_eq!(ids(&found(bodies, &[2])), [ERROR_NOT_REPORTED]);
+}
