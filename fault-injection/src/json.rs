@@ -14,13 +14,17 @@ pub type Node = Spanned<Value>;
 /// Any JSON value.
 #[derive(Clone, Debug)]
 pub enum Value {
+    /// `null`
     Null,
+    /// `true` or `false`
     Bool(bool),
     /// Written without a fraction or exponent.
     Integer(i128),
     /// Written with one, or too large for an integer.
     Float(f64),
+    /// Text.
     String(String),
+    /// A list.
     Array(Vec<Node>),
     /// In the order written, keys given twice included.
     Object(Vec<(Spanned<String>, Node)>),
@@ -44,8 +48,11 @@ impl Value {
 /// What stands in the way of a tree.
 #[derive(Debug)]
 pub struct SyntaxError {
+    /// Line, from 1.
     pub line: u32,
+    /// Column, from 1.
     pub column: u32,
+    /// What is wrong there.
     pub text: String,
 }
 

@@ -35,13 +35,13 @@ pub mod event;
 mod explain;
 pub mod files;
 mod index;
-mod json;
+pub mod json;
 mod parse;
 pub mod power_cut;
 pub mod problem;
 mod random;
 mod ranges;
-mod reader;
+pub mod reader;
 pub mod replay;
 pub mod request;
 mod rule;
@@ -61,4 +61,29 @@ pub use problem::{Problem, Problems};
 pub use random::CutDraws;
 pub use replay::{By, Replay};
 pub use request::{Arrival, Op, Request, SECTOR_BYTES};
+pub use rule::Place;
 pub use script::{Determinism, DeviceFacts, DeviceLimits, Loaded, Script, Source, WriteCache, load, schema, text_of};
+
+/// Names what this program and one that reads its scripts' normal form and its decisions must agree on: the code that both
+/// are made from. `vhost-blk --version` prints it, so that one of another build is refused.
+pub const CONTRACT: u64 = {
+    let hash = fnv1a64(0xcbf2_9ce4_8422_2325, include_bytes!("../fault-script.schema.json"));
+    let hash = fnv1a64(hash, include_bytes!("event.rs"));
+    let hash = fnv1a64(hash, include_bytes!("decision.rs"));
+    let hash = fnv1a64(hash, include_bytes!("rule.rs"));
+    fnv1a64(hash, include_bytes!("script.rs"))
+};
+
+const fn fnv1a64(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        at += 1;
+    }
+    hash
+}
+
+/// Version and contract, as `--version` prints them.
+pub fn version() -> String {
+    format!("{} (contract {CONTRACT:016x})", env!("CARGO_PKG_VERSION"))
+}

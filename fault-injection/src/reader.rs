@@ -1,7 +1,7 @@
 //! Takes a JSON tree apart and notes everything that is wrong with it, where it stands, and what was meant.
 //!
 //! Every helper reports its own problem and returns `None`; the caller goes on with the next part, so that one pass
-//! finds all problems.
+//! finds all problems. Scripts are read with it, and other documents that people write by hand may be.
 
 use crate::json::{Node, Value};
 use crate::problem::Problem;
@@ -23,11 +23,14 @@ pub struct Reader<'s> {
 /// A value and how one gets there.
 #[derive(Clone, Debug)]
 pub struct At<'n> {
+    /// The value.
     pub node: &'n Node,
+    /// Its JSON pointer.
     pub pointer: String,
 }
 
 impl<'n> At<'n> {
+    /// The document itself.
     pub fn root(node: &'n Node) -> At<'n> {
         At { node, pointer: String::new() }
     }
@@ -36,18 +39,22 @@ impl<'n> At<'n> {
         At { node, pointer: format!("{}/{}", self.pointer, key.replace('~', "~0").replace('/', "~1")) }
     }
 
+    /// It is text.
     pub fn is_string(&self) -> bool {
         matches!(self.node.get_ref(), Value::String(_))
     }
 
+    /// It is an object.
     pub fn is_object(&self) -> bool {
         matches!(self.node.get_ref(), Value::Object(_))
     }
 
+    /// It is a list.
     pub fn is_array(&self) -> bool {
         matches!(self.node.get_ref(), Value::Array(_))
     }
 
+    /// It is `null`.
     pub fn is_null(&self) -> bool {
         matches!(self.node.get_ref(), Value::Null)
     }
@@ -55,17 +62,21 @@ impl<'n> At<'n> {
 
 /// The fields of an object, each key once.
 pub struct Fields<'n> {
+    /// The object.
     pub at: At<'n>,
+    /// Its fields in the order written.
     pub entries: Vec<(&'n str, At<'n>)>,
     /// Keys that nobody knows stood here too, and have been reported: one of them may be what is missing.
     pub some_unknown: bool,
 }
 
 impl<'n> Fields<'n> {
+    /// The value of a field.
     pub fn get(&self, key: &str) -> Option<&At<'n>> {
         self.entries.iter().find(|(name, _)| *name == key).map(|(_, at)| at)
     }
 
+    /// The field is there.
     pub fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
@@ -77,9 +88,20 @@ impl<'n> Fields<'n> {
 }
 
 impl<'s> Reader<'s> {
+    /// Begins to read `text`; `name` is for messages, `source` orders several files.
     pub fn new(source: usize, name: &'s str, text: &'s str) -> Reader<'s> {
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(i, _)| i + 1)).collect();
         Reader { source, name, text, line_starts, problems: Vec::new() }
+    }
+
+    /// A value as it is written.
+    pub fn text_of(&self, at: &At<'_>) -> Option<&'s str> {
+        self.text.get(at.node.start()..at.node.end())
+    }
+
+    /// Everything that is written before a value.
+    pub fn text_before(&self, at: &At<'_>) -> &'s str {
+        self.text.get(..at.node.start()).unwrap_or_default()
     }
 
     /// Where a value stands.
@@ -99,17 +121,20 @@ impl<'s> Reader<'s> {
         Place { source: self.source, line, column, file: self.name.to_string(), pointer }
     }
 
+    /// Notes what is wrong with a value.
     pub fn report(&mut self, code: &'static str, at: &At<'_>, text: impl Into<String>, hint: Option<String>) {
         let place = self.place(at);
         self.report_at(code, place, text, hint);
     }
 
+    /// Notes what is wrong at a place.
     pub fn report_at(&mut self, code: &'static str, place: Place, text: impl Into<String>, hint: Option<String>) {
         let problem = problem(code, &place, text.into(), hint);
         self.problems.push((place, problem));
     }
 
-    fn wrong_type(&mut self, at: &At<'_>, expected: &str) {
+    /// Notes that a value is of another type than it should be.
+    pub fn wrong_type(&mut self, at: &At<'_>, expected: &str) {
         let hint = match (expected, at.node.get_ref()) {
             ("an integer", Value::String(_)) => Some("the unit is in the key, the number stands bare".to_string()),
             _ => None,
@@ -188,6 +213,7 @@ impl<'s> Reader<'s> {
         }
     }
 
+    /// Text.
     pub fn string<'n>(&mut self, at: &At<'n>) -> Option<&'n str> {
         match at.node.get_ref() {
             Value::String(text) => Some(text),
@@ -198,6 +224,7 @@ impl<'s> Reader<'s> {
         }
     }
 
+    /// `true` or `false`.
     pub fn boolean(&mut self, at: &At<'_>) -> Option<bool> {
         match at.node.get_ref() {
             Value::Bool(value) => Some(*value),
@@ -208,6 +235,7 @@ impl<'s> Reader<'s> {
         }
     }
 
+    /// A list.
     pub fn array<'n>(&mut self, at: &At<'n>) -> Option<Vec<At<'n>>> {
         match at.node.get_ref() {
             Value::Array(items) => {
@@ -220,6 +248,7 @@ impl<'s> Reader<'s> {
         }
     }
 
+    /// An integer within bounds.
     pub fn integer(&mut self, at: &At<'_>, min: u64, max: u64) -> Option<u64> {
         match *at.node.get_ref() {
             Value::Integer(n) if n >= i128::from(min) && n <= i128::from(max) => u64::try_from(n).ok(),

@@ -19,9 +19,13 @@ use crate::request::{Op, Request, SECTOR_BYTES};
 pub struct Place {
     /// Position of the file among the sources.
     pub source: usize,
+    /// Line, from 1.
     pub line: u32,
+    /// Column in characters, from 1.
     pub column: u32,
+    /// Name of the file.
     pub file: String,
+    /// JSON pointer.
     pub pointer: String,
 }
 

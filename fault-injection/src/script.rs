@@ -196,6 +196,12 @@ impl Script {
         Script::default()
     }
 
+    /// Ids of all rules, then of all events.
+    pub fn ids(&self) -> Vec<&str> {
+        let rules = self.rules.iter().map(|rule| rule.id.as_str());
+        rules.chain(self.events.iter().map(|event| event.id.as_str())).collect()
+    }
+
     /// What only the device can know: ranges beyond its end, queues it does not have. E2xx stop a start.
     pub fn check_device(&self, facts: &DeviceFacts) -> Vec<Problem> {
         check::against_device(self, facts)

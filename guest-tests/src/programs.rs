@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Version of this program; the other two must have the same.
+/// Version of this program; the other two must have the same, and be made from the same code where they talk with us.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Our own programs.
@@ -46,22 +46,23 @@ fn beside_us(name: &str) -> Result<PathBuf, Failure> {
     Ok(exe.with_file_name(name))
 }
 
-/// Asks a program for its version and compares it with ours.
+/// Asks a program for its version, and for the contract it was built with, and compares both with ours.
 pub fn same_version(name: &str, path: &Path) -> Result<(), Failure> {
+    let wanted = match name {
+        "guest-init" => guest_init::version(),
+        _ => fault_injection::version(),
+    };
     let output = Command::new(path).arg("--version").output().map_err(|error| {
         Failure::infrastructure(format!("cannot start {}: {error}", path.display()), "run scripts/build")
     })?;
     let said = String::from_utf8_lossy(&output.stdout);
-    let version = said.split_whitespace().nth(1).unwrap_or("unknown");
-    if version == VERSION {
+    let version = said.trim().strip_prefix(name).map_or("of unknown version", str::trim);
+    if version == wanted {
         return Ok(());
     }
     Err(Failure::infrastructure(
-        format!(
-            "{} is version {version} of {name}, this is guest-tests {VERSION}; they must be of one build",
-            path.display()
-        ),
-        "run scripts/build",
+        format!("{} is {name} {version}, and this guest-tests was built with {wanted}", path.display()),
+        "run scripts/build, which builds all programs from one tree",
     ))
 }
 

@@ -10,12 +10,15 @@ use crate::way::IoMode;
 
 use crate::control::{AfterCut, DEFAULT_MAX_STATES, Survivors};
 
+/// With the contract, by which guest-tests knows a program of another build.
+static VERSION: std::sync::LazyLock<String> = std::sync::LazyLock::new(fault_injection::version);
+
 /// A virtio disk that misbehaves on purpose: serves a raw image over vhost-user-blk and carries out fault scripts.
 ///
 /// Exit codes: 0 ended cleanly; 2 bad arguments, script or image, nothing was started; 3 an `expect` of the script was
 /// not met; 4 the host failed (image I/O error, socket, lock).
 #[derive(Debug, Parser)]
-#[command(name = "vhost-blk", version, args_conflicts_with_subcommands = true)]
+#[command(name = "vhost-blk", version = VERSION.as_str(), args_conflicts_with_subcommands = true)]
 pub struct CommandLine {
     /// Something else than serving a disk.
     #[command(subcommand)]

@@ -453,11 +453,17 @@ impl Device {
             self.counters.iter().map(|c| count(c).load(Ordering::SeqCst)).sum()
         };
         let gates = self.gates();
+        let used = self.counters.iter().filter(|c| c.taken.load(Ordering::SeqCst) != 0).count();
+        let queues_used = u16::try_from(used).unwrap_or(u16::MAX);
+        let end = gates.engine.header(queues_used.max(1));
         Totals {
             requests: sum(|c| &c.taken),
             malformed: sum(|c| &c.malformed),
             abandoned: sum(|c| &c.abandoned),
             unanswered: u64::from(self.inflight()),
+            queues_used,
+            deterministic: end.deterministic,
+            why: end.why,
             fired: gates.engine.counters().into_iter().map(|rule| (rule.id, rule.fired)).collect(),
             unmet: unmet(&gates.engine),
             replay: gates.engine.replay().map(|replay| Replayed {

@@ -51,6 +51,12 @@ pub struct Totals {
     pub abandoned: u64,
     /// Still unanswered when the record ended. Anything but 0 is a bug.
     pub unanswered: u64,
+    /// Queues by which requests came. The header knows only how many were offered.
+    pub queues_used: u16,
+    /// Whether, over so many queues, the run follows from script, seed and requests alone.
+    pub deterministic: bool,
+    /// Why not.
+    pub why: Vec<String>,
     /// How often each rule fired.
     pub fired: BTreeMap<String, u64>,
     /// `expect`s of the script that were not met, in words.
