@@ -96,14 +96,14 @@ pub struct Run {
     /// The replica's dialect. Without it: the table's for this kernel.
     #[arg(long, value_name = "DIALECT")]
     pub dialect: Option<String>,
-    /// How the guest's instructions are carried out.
+    /// How the guest's instructions are carried out. `kvm` on a machine that cannot has exit code 4.
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub accel: Accel,
     /// Seed of the fault script. Without it: the script's own, else 0.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// End the run after this many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub time_limit: u64,
     /// Keep the disk image as disk.img in the run's folder.
     #[arg(long)]

@@ -3,6 +3,7 @@
 //! One typed line per event. A record without its trailer was cut short, and nothing may be judged from it.
 
 use crate::differ;
+use fault_injection::event::Outcome;
 use fault_injection::{EventRecord, Op, Record};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -63,6 +64,9 @@ pub struct Trailer {
     /// Events that did not fit the recorder's buffer.
     #[serde(default)]
     pub dropped: u64,
+    /// How often each rule was carried out.
+    #[serde(default)]
+    pub fired: BTreeMap<String, u64>,
     /// What the script's own `expect` found missing.
     #[serde(default)]
     pub unmet: Vec<String>,
@@ -113,7 +117,7 @@ pub fn read(text: &str) -> Result<DeviceRecord, String> {
     let mut place: BTreeMap<u64, usize> = BTreeMap::new();
     let (mut answered, mut next_n) = (0, 0);
     for (number, line) in text.lines().enumerate().skip(1) {
-        let wrong = |error| format!("line {} of the device's record: {error}", number + 1);
+        let wrong = |error| format!("line {} of device.jsonl: {error}", number + 1);
         if let Numbered { n: Some(n) } = serde_json::from_str(line).map_err(wrong)? {
             record.gaps += n.abs_diff(next_n);
             next_n = n + 1;
@@ -152,9 +156,9 @@ impl DeviceRecord {
     /// Why nothing may be judged from it; empty: it is whole.
     pub fn losses(&self) -> Vec<String> {
         match &self.trailer {
-            None => vec!["the device's record was cut short".to_owned()],
+            None => vec!["the device's record, device.jsonl, was cut short: its trailer is missing".to_owned()],
             Some(trailer) if trailer.dropped + self.gaps > 0 => {
-                vec![format!("the device's record lost {} events", trailer.dropped.max(self.gaps))]
+                vec![format!("the device's record, device.jsonl, lost {} events", trailer.dropped.max(self.gaps))]
             }
             Some(_) => Vec::new(),
         }
@@ -191,7 +195,7 @@ pub fn for_differ(request: &Request) -> differ::DeviceRequest {
 /// What decisions.jsonl holds.
 #[derive(Clone, Debug, Default)]
 pub struct Decisions {
-    /// Every rule of the script, with how often it fired, and every event that happened.
+    /// Every rule of the script, with how often it was carried out (not: shadowed by another), and every event that happened.
     pub fired: BTreeMap<String, u64>,
     /// Every firing, in order.
     pub records: Vec<Record>,
@@ -199,11 +203,23 @@ pub struct Decisions {
     pub events: Vec<EventRecord>,
 }
 
+impl Decisions {
+    /// Where it holds another number of firings than the device counted; empty: it is whole.
+    pub fn losses(&self, counted: &BTreeMap<String, u64>) -> Vec<String> {
+        let held = |rule: &String| self.fired.get(rule).copied().unwrap_or(0);
+        let differing = counted.iter().filter(|(rule, count)| held(rule) != **count);
+        let say = |(rule, count): (&String, &u64)| {
+            format!("decisions.jsonl holds {} firings of rule {rule}, the device counted {count}", held(rule))
+        };
+        differing.map(say).collect()
+    }
+}
+
 /// Reads decisions.jsonl: a header, then one line per firing or event.
 pub fn read_decisions(text: &str) -> Result<Decisions, String> {
     let mut lines = text.lines().enumerate();
     let mut decisions = Decisions::default();
-    let Some((_, header)) = lines.next() else { return Ok(decisions) };
+    let Some((_, header)) = lines.next() else { return Err("decisions.jsonl is empty: its header is missing".into()) };
     let header: fault_injection::Header =
         serde_json::from_str(header).map_err(|error| format!("the header of decisions.jsonl: {error}"))?;
     decisions.fired = header.rules.into_iter().map(|rule| (rule, 0)).collect();
@@ -217,7 +233,8 @@ pub fn read_decisions(text: &str) -> Result<Decisions, String> {
             continue;
         }
         let record: Record = serde_json::from_value(value).map_err(wrong)?;
-        *decisions.fired.entry(record.rule.clone()).or_default() += 1;
+        let carried_out = !matches!(record.outcome, Outcome::Shadowed { .. });
+        *decisions.fired.entry(record.rule.clone()).or_default() += u64::from(carried_out);
         decisions.records.push(record);
     }
     Ok(decisions)
@@ -249,9 +266,10 @@ mod tests {
     fn a_record_without_its_end_or_with_dropped_events_is_a_loss() {
         assert_eq!(read(RECORD).unwrap().losses().len(), 1);
         let dropped = END.replace(r#""dropped":0"#, r#""dropped":3"#);
-        assert_eq!(read(&format!("{RECORD}{dropped}\n")).unwrap().losses(), ["the device's record lost 3 events"]);
+        let lost = |n| [format!("the device's record, device.jsonl, lost {n} events")];
+        assert_eq!(read(&format!("{RECORD}{dropped}\n")).unwrap().losses(), lost(3));
         let gap = RECORD.replace(r#""n":3"#, r#""n":4"#);
-        assert_eq!(read(&format!("{gap}{END}\n")).unwrap().losses(), ["the device's record lost 1 events"]);
+        assert_eq!(read(&format!("{gap}{END}\n")).unwrap().losses(), lost(1));
         let cut = END.replace("true", "false");
         assert_eq!(read(&format!("{RECORD}{cut}\n")).unwrap().losses().len(), 1);
     }
@@ -266,6 +284,20 @@ mod tests {
         assert_eq!((decisions.records.len(), decisions.events.len()), (1, 1));
         assert_eq!(decisions.fired, [("r".to_owned(), 1), ("ro".to_owned(), 1)].into());
         assert!(read_decisions(&format!("{text}{{}}\n")).unwrap_err().contains("line 4"));
+        assert!(read_decisions("").unwrap_err().contains("empty"));
+        assert_eq!(decisions.losses(&[("r".to_owned(), 1)].into()), [""; 0]);
+        assert_eq!(decisions.losses(&[("r".to_owned(), 2)].into()).len(), 1, "a line was lost");
+    }
+
+    #[test]
+    fn a_rule_that_another_shadowed_was_not_carried_out() {
+        let text = r#"{"decisions":1,"seed":0,"queues":1,"deterministic":true,"why":[],"rules":["r","s"]}
+{"seq":3,"rule":"r","match":1,"op":"write","sector":8,"sectors":8,"touch":1,"key":"address","outcome":{"lose":{}}}
+{"seq":3,"rule":"s","match":1,"op":"write","sector":8,"sectors":8,"touch":1,"key":"address","outcome":{"shadowed":{"by":"r"}}}
+"#;
+        let decisions = read_decisions(text).unwrap();
+        assert_eq!(decisions.fired, [("r".to_owned(), 1), ("s".to_owned(), 0)].into());
+        assert_eq!(decisions.records.len(), 2);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a run needs of this machine: each need with its state and the command that mends it.
 
 use crate::dialect;
-use crate::failure::exit;
+use crate::failure::{Failure, exit};
 use crate::programs;
 use crate::sockets;
 use crate::space;
@@ -124,7 +124,12 @@ fn ours(name: &str, given: Option<&Path>) -> Need {
         programs::same_version(name, &path)?;
         Ok(format!("{} (version {})", path.display(), programs::VERSION))
     });
-    Need::of(name, found.map_err(|failure| failure.to_string()), State::Missing, "scripts/build")
+    // The remedy has a column of its own.
+    let why = |failure| match failure {
+        Failure::Infrastructure { what, .. } => what,
+        other => other.to_string(),
+    };
+    Need::of(name, found.map_err(why), State::Missing, "scripts/build")
 }
 
 fn accelerator() -> Need {

@@ -2,7 +2,7 @@
 
 use crate::failure::exit;
 use crate::verdict::{Finding, Outcome};
-use guest_init::pattern::Run;
+use guest_init::pattern::{Content, Run};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,9 +42,66 @@ pub struct Expectation {
     /// How often rules must have fired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fired: Option<BTreeMap<String, Times>>,
+    /// What the reads of a file must give, in the order of the workload; a read that gives nothing is an empty list.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reads: BTreeMap<String, Vec<Vec<Stretch>>>,
     /// What files must hold on the image after the run, read on the host without the guest or the disk.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub image: BTreeMap<String, Vec<Run>>,
+    pub image: BTreeMap<String, Vec<Stretch>>,
+}
+
+/// Content of a stretch of a file, as a pattern map tells it. What is left out may be anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stretch {
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+    /// What it is.
+    pub is: Is,
+    /// Name of a `pattern`, also of a `misplaced` one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where in the file a `misplaced` pattern belongs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    /// Disk sector whose `past` it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sector: Option<u64>,
+}
+
+/// The word for a content, as in a pattern map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Is {
+    /// All zero.
+    Zero,
+    /// A pattern in its place.
+    Pattern,
+    /// A pattern in another place.
+    Misplaced,
+    /// What the disk held before the run.
+    Past,
+    /// None of these.
+    Other,
+}
+
+impl Stretch {
+    /// Whether a run of a pattern map is this.
+    pub fn fits(&self, run: &Run) -> bool {
+        let (is, name, from, sector) = match &run.content {
+            Content::Zero => (Is::Zero, None, None, None),
+            Content::Pattern { name } => (Is::Pattern, Some(name), None, None),
+            Content::Misplaced { name, from } => (Is::Misplaced, Some(name), Some(from), None),
+            Content::Past { sector, .. } => (Is::Past, None, None, Some(sector)),
+            Content::Other { .. } => (Is::Other, None, None, None),
+        };
+        (self.offset, self.len, self.is) == (run.offset, run.len, is)
+            && self.name.as_ref().is_none_or(|wanted| Some(wanted) == name)
+            && self.from.as_ref().is_none_or(|wanted| Some(wanted) == from)
+            && self.sector.as_ref().is_none_or(|wanted| Some(wanted) == sector)
+    }
 }
 
 /// What is held against an expectation.
@@ -60,6 +117,8 @@ pub struct Seen<'a> {
     pub fired: &'a BTreeMap<String, u64>,
     /// What the script's own `expect` found missing, from vhost-blk.
     pub script_unmet: Option<&'a str>,
+    /// What the reads of each file gave, in the order of the workload.
+    pub reads: &'a BTreeMap<String, Vec<Vec<Run>>>,
     /// What files hold on the image; none: the file is not there.
     pub image: &'a BTreeMap<String, Option<Vec<Run>>>,
 }
@@ -101,6 +160,7 @@ pub fn conclude(expected: &Expectation, seen: &Seen<'_>) -> Conclusion {
     complaints.extend(unexpected.iter().map(|id| format!("the finding {id} was not expected")));
     complaints.extend(missing_findings(expected, seen.findings));
     complaints.extend(fired_complaints(expected, seen.fired));
+    complaints.extend(read_complaints(expected, seen.reads));
     complaints.extend(image_complaints(expected, seen.image));
     complaints.extend(seen.script_unmet.map(|what| format!("the script's own expect is not met: {what}")));
     for complaint in &complaints {
@@ -162,18 +222,38 @@ fn fired_complaints(expected: &Expectation, fired: &BTreeMap<String, u64>) -> Ve
         .collect()
 }
 
+fn read_complaints(expected: &Expectation, reads: &BTreeMap<String, Vec<Vec<Run>>>) -> Vec<String> {
+    let complaints = |(path, wanted): (&String, &Vec<Vec<Stretch>>)| {
+        let gave = reads.get(path).map(Vec::as_slice).unwrap_or_default();
+        let mut complaints = Vec::new();
+        if gave.len() != wanted.len() {
+            complaints.push(format!("{path} was read {} times, expected was {}", gave.len(), wanted.len()));
+        }
+        let differing = gave.iter().zip(wanted).enumerate().filter(|(_, (gave, wanted))| !holds(gave, wanted));
+        complaints.extend(differing.map(|(nth, (gave, wanted))| {
+            format!("read {} of {path} gave {}, expected was {}", nth + 1, say(gave), say(wanted))
+        }));
+        complaints
+    };
+    expected.reads.iter().flat_map(complaints).collect()
+}
+
 fn image_complaints(expected: &Expectation, image: &BTreeMap<String, Option<Vec<Run>>>) -> Vec<String> {
-    let complaint = |(path, wanted): (&String, &Vec<Run>)| match image.get(path) {
+    let complaint = |(path, wanted): (&String, &Vec<Stretch>)| match image.get(path) {
         None => Some(format!("the image was not looked at, so what {path} holds is not known")),
         Some(None) => Some(format!("{path} is not on the image")),
-        Some(Some(held)) if held == wanted => None,
+        Some(Some(held)) if holds(held, wanted) => None,
         Some(Some(held)) => Some(format!("{path} on the image is {}, expected was {}", say(held), say(wanted))),
     };
     expected.image.iter().filter_map(complaint).collect()
 }
 
-fn say(runs: &[Run]) -> String {
-    serde_json::to_string(runs).unwrap_or_default()
+fn holds(held: &[Run], wanted: &[Stretch]) -> bool {
+    held.len() == wanted.len() && wanted.iter().zip(held).all(|(wanted, run)| wanted.fits(run))
+}
+
+fn say<T: Serialize>(stretches: &[T]) -> String {
+    serde_json::to_string(stretches).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -181,13 +261,14 @@ mod tests {
     use super::*;
 
     static NO_IMAGE: BTreeMap<String, Option<Vec<Run>>> = BTreeMap::new();
+    static NO_READS: BTreeMap<String, Vec<Vec<Run>>> = BTreeMap::new();
 
     fn fired(count: u64) -> BTreeMap<String, u64> {
         BTreeMap::from([("w3".to_owned(), count)])
     }
 
     fn seen<'a>(outcome: Outcome, findings: &'a [Finding], fired: &'a BTreeMap<String, u64>) -> Seen<'a> {
-        Seen { outcome, why: "", findings, fired, script_unmet: None, image: &NO_IMAGE }
+        Seen { outcome, why: "", findings, fired, script_unmet: None, reads: &NO_READS, image: &NO_IMAGE }
     }
 
     fn expecting(findings: &[&str]) -> Expectation {
@@ -276,15 +357,51 @@ mod tests {
 
     #[test]
     fn the_image_must_hold_exactly_what_is_expected() {
-        use guest_init::pattern::Content;
         let runs = |len| vec![Run { offset: 0, len, content: Content::Zero }];
-        let expected = Expectation { image: [("f".to_owned(), runs(512))].into(), ..Expectation::default() };
+        let expected = Expectation { image: [("f".to_owned(), vec![zeros(512)])].into(), ..Expectation::default() };
         let fired = fired(1);
         for (held, code) in [(Some(Some(512)), 0), (Some(Some(1024)), 1), (Some(None), 1), (None, 1)] {
             let image = held.map(|held| ("f".to_owned(), held.map(runs))).into_iter().collect();
             let seen = Seen { image: &image, ..seen(Outcome::Same, &[], &fired) };
             assert_eq!(conclude(&expected, &seen).exit_code, code, "{held:?}");
         }
+    }
+
+    fn zeros(len: u64) -> Stretch {
+        Stretch { offset: 0, len, is: Is::Zero, name: None, from: None, sector: None }
+    }
+
+    #[test]
+    fn every_read_must_give_what_is_expected_and_none_may_be_missing() {
+        let runs = |len| vec![Run { offset: 0, len, content: Content::Zero }];
+        let reads = [("f".to_owned(), vec![vec![zeros(512)], vec![]])].into();
+        let expected = Expectation { reads, ..Expectation::default() };
+        let fired = fired(1);
+        for (gave, code) in [
+            (vec![runs(512), vec![]], 0),
+            (vec![runs(512), runs(512)], 1),
+            (vec![runs(1024), vec![]], 1),
+            (vec![runs(512)], 1),
+            (vec![runs(512), vec![], vec![]], 1),
+        ] {
+            let reads = [("f".to_owned(), gave.clone())].into();
+            let seen = Seen { reads: &reads, ..seen(Outcome::Same, &[], &fired) };
+            assert_eq!(conclude(&expected, &seen).exit_code, code, "{gave:?}");
+        }
+    }
+
+    #[test]
+    fn a_stretch_fits_by_what_it_says_and_not_by_what_it_leaves_out() {
+        let stretch = |json: &str| serde_json::from_str::<Stretch>(json).expect("a stretch");
+        let run = |content| Run { offset: 0, len: 512, content };
+        let past = run(Content::Past { nonce: 7, sector: 80 });
+        assert!(stretch(r#"{"offset": 0, "len": 512, "is": "past"}"#).fits(&past));
+        assert!(stretch(r#"{"offset": 0, "len": 512, "is": "past", "sector": 80}"#).fits(&past));
+        assert!(!stretch(r#"{"offset": 0, "len": 512, "is": "past", "sector": 81}"#).fits(&past));
+        let astray = run(Content::Misplaced { name: "new".into(), from: 4096 });
+        assert!(stretch(r#"{"offset": 0, "len": 512, "is": "misplaced", "name": "new", "from": 4096}"#).fits(&astray));
+        assert!(!stretch(r#"{"offset": 0, "len": 512, "is": "misplaced", "name": "old"}"#).fits(&astray));
+        assert!(!stretch(r#"{"offset": 0, "len": 512, "is": "pattern", "name": "new"}"#).fits(&astray));
     }
 
     #[test]

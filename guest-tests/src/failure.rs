@@ -3,6 +3,7 @@
 //! A failure names what happened, where, and what to do. It is never a finding: what the guest did wrong stands in the
 //! verdict, what kept us from looking stands here.
 
+use fault_injection::Problems;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,9 @@ pub enum Failure {
     /// The user's scenario, script or arguments are wrong.
     #[error("{0}")]
     BadInput(String),
+    /// What is wrong with a scenario and its script, each with its place.
+    #[error("{0}")]
+    Mistakes(Problems),
     /// Something outside the guest failed: a tool, the host's disk, QEMU, the boot.
     #[error("{what}{}", and_remedy(.remedy))]
     Infrastructure {
@@ -63,7 +67,7 @@ impl Failure {
     /// The exit code of the program.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Failure::BadInput(_) => exit::BAD_INPUT,
+            Failure::BadInput(_) | Failure::Mistakes(_) => exit::BAD_INPUT,
             Failure::Infrastructure { .. } => exit::INFRASTRUCTURE,
             Failure::Interrupted => exit::INTERRUPTED,
         }

@@ -55,6 +55,9 @@ pub const LEFT: &str = "left";
 /// The guest's first files, while it works.
 pub const INITRAMFS: &str = "initramfs.cpio";
 
+/// What mends a folder that lost something.
+pub const RUN_AGAIN: &str = "run the scenario again, or take an undamaged copy of the folder";
+
 /// Everything that a run may leave. A folder with any other file is not ours to write into.
 const ALL: &[&str] = &[
     SCENARIO,
@@ -133,6 +136,28 @@ impl RunFolder {
             return Err(Failure::BadInput(text));
         }
         Ok(RunFolder { path: path.to_owned(), _lock: lock(path, FlockArg::LockSharedNonblock)? })
+    }
+
+    /// Refuses a folder from which something was lost that a verdict is made from. The trace may be missing: there are
+    /// guests that cannot be traced.
+    pub fn must_be_whole(&self) -> Result<(), Failure> {
+        let needed = [SCENARIO, HOST, DEVICE, DECISIONS, OPS, GUEST_LOG, CONSOLE];
+        let missing: Vec<&str> = needed.into_iter().filter(|name| !self.file(name).is_file()).collect();
+        let empty = [SCENARIO, HOST, DEVICE, DECISIONS];
+        let empty: Vec<&str> = empty.into_iter().filter(|name| self.is_empty(name)).collect();
+        if missing.is_empty() && empty.is_empty() {
+            return Ok(());
+        }
+        let said = |what: &str, names: &[&str]| match names.is_empty() {
+            true => String::new(),
+            false => format!(" {what} {};", names.join(", ")),
+        };
+        let text = said("lacks", &missing) + &said("has nothing in", &empty);
+        Err(Failure::BadInput(format!("the run in {}{text} {RUN_AGAIN}", self.path.display())))
+    }
+
+    fn is_empty(&self, name: &str) -> bool {
+        fs::metadata(self.file(name)).is_ok_and(|file| file.len() == 0)
     }
 
     /// The folder itself.

@@ -103,8 +103,9 @@ impl Host {
         let text = folder.read_text(folder::HOST)?;
         serde_json::from_str(&text).map_err(|error| {
             Failure::BadInput(format!(
-                "{}: {error}; the folder is of another version",
-                folder.file(folder::HOST).display()
+                "{} is damaged or of another version: {error}; {}",
+                folder.file(folder::HOST).display(),
+                folder::RUN_AGAIN
             ))
         })
     }

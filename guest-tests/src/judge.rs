@@ -8,7 +8,7 @@ use crate::differ::{self, Case, Exceptions};
 use crate::expectation::{self, Expectation, Seen};
 use crate::failure::Failure;
 use crate::findings::{self, Writeback};
-use crate::folder::{self, RunFolder};
+use crate::folder::{self, RUN_AGAIN, RunFolder};
 use crate::folder_lines::{GuestLine, ReplicaLine};
 use crate::host::{GuestEnd, Host};
 use crate::ops::OpLine;
@@ -17,6 +17,8 @@ use crate::show::lockstep_of;
 use crate::verdict::{Check, Compared, Finding, Lockstep, Oracles, Outcome, TraceFacts, Verdict};
 use crate::{dialect, run};
 use ext4_replica::Setup;
+use guest_init::job::Action;
+use guest_init::pattern::Run;
 use kernel_trace::Decoded;
 use std::collections::BTreeMap;
 use writeback_events::{RequestId, RequestStatus};
@@ -54,9 +56,12 @@ pub struct Judged {
 /// Reads a run's folder.
 pub fn read(run: &RunFolder) -> Result<Recorded, Failure> {
     let path = run.file(folder::SCENARIO);
+    run.must_be_whole()?;
     let scenario = scenario::parse(&path, &run.read_text(folder::SCENARIO)?)?;
     let ops = run.read_text(folder::OPS)?.lines().map(serde_json::from_str).collect::<Result<Vec<OpLine>, _>>();
-    let ops = ops.map_err(|error| Failure::BadInput(format!("{}: {error}", run.file(folder::OPS).display())))?;
+    let ops = ops.map_err(|error| {
+        Failure::BadInput(format!("{} is damaged: {error}; {RUN_AGAIN}", run.file(folder::OPS).display()))
+    })?;
     // The console has what the kernel said before and after our own process listened.
     let kernel_log = run.read_text(folder::GUEST_LOG)? + &String::from_utf8_lossy(&run.read(folder::CONSOLE)?);
     Ok(Recorded {
@@ -105,6 +110,7 @@ pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
     let expected = expectation::choose(&recorded.scenario.expect, release);
     let fired = fired(recorded);
     let script_unmet = script_unmet(recorded);
+    let reads = reads(&recorded.ops);
     let (outcome, why) = outcome(recorded, lockstep, why);
     let seen = Seen {
         outcome,
@@ -112,6 +118,7 @@ pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
         findings: &findings,
         fired: &fired,
         script_unmet: script_unmet.as_deref(),
+        reads: &reads,
         image: &host.image,
     };
     let conclusion = expectation::conclude(&expected, &seen);
@@ -190,7 +197,11 @@ fn gaps(recorded: &Recorded, trace: &Decoded, device: &DeviceRecord) -> Vec<Stri
     }
     gaps.extend(trace.losses.describe());
     gaps.extend(device.losses());
-    gaps.extend(recorded.decisions.as_ref().err().cloned());
+    match (&recorded.decisions, &device.trailer) {
+        (Err(why), _) => gaps.push(why.clone()),
+        (Ok(decisions), Some(trailer)) => gaps.extend(decisions.losses(&trailer.fired)),
+        (Ok(_), None) => {}
+    }
     if let Some(first) = trace.unplaced.first() {
         let place = first.place.map_or(String::new(), |place| format!(" at counter {}", place.seq));
         gaps.push(format!(
@@ -222,7 +233,7 @@ fn lockstep(
 fn outcome(recorded: &Recorded, lockstep: Lockstep, why: String) -> (Outcome, String) {
     let host = &recorded.host;
     if let Some(error) = host.mount_errors.first() {
-        return (Outcome::Unjudged, format!("the file system: {error}; {why}"));
+        return (Outcome::Unjudged, format!("the file system: {error}{}; {why}", of_the_mount(recorded)));
     }
     match lockstep {
         Lockstep::Same => (Outcome::Same, why),
@@ -242,6 +253,18 @@ fn outcome(recorded: &Recorded, lockstep: Lockstep, why: String) -> (Outcome, St
             }
         },
     }
+}
+
+/// What there is to know of a mount that failed: what was asked for, and what the kernel said of it last.
+fn of_the_mount(recorded: &Recorded) -> String {
+    let options = recorded.scenario.filesystem.mount.join(",");
+    let asked =
+        if options.is_empty() { String::new() } else { format!(" with the scenario's mount options {options:?}") };
+    // EXT4-fs, or ext4 where the options are at fault; the guest's own messages stand in between.
+    let of_kernel =
+        |line: &&str| line.starts_with('[') && (line.to_lowercase().contains("ext4") || line.contains("JBD2"));
+    let said = recorded.kernel_log.lines().rev().find(of_kernel);
+    asked + &said.map_or_else(String::new, |line| format!(", and the kernel said: {}", line.trim()))
 }
 
 fn find(recorded: &Recorded) -> Vec<Finding> {
@@ -280,6 +303,17 @@ fn statuses(recorded: &Recorded) -> Option<BTreeMap<RequestId, RequestStatus>> {
 
 fn fired(recorded: &Recorded) -> BTreeMap<String, u64> {
     recorded.decisions.as_ref().map_or_else(|_| BTreeMap::new(), |decisions| decisions.fired.clone())
+}
+
+/// What each read gave, by file. One that never came back gave nothing.
+fn reads(ops: &[OpLine]) -> BTreeMap<String, Vec<Vec<Run>>> {
+    let mut reads: BTreeMap<String, Vec<Vec<Run>>> = BTreeMap::new();
+    for line in ops {
+        let Action::Read { path, .. } = &line.args.action else { continue };
+        let back = line.result.as_ref().and_then(|result| result.read.as_ref());
+        reads.entry(path.clone()).or_default().push(back.map(|back| back.map.runs.clone()).unwrap_or_default());
+    }
+    reads
 }
 
 fn script_unmet(recorded: &Recorded) -> Option<String> {

@@ -9,7 +9,7 @@ use guest_tests::folder::{self, RunFolder};
 use guest_tests::interrupt::Interrupt;
 use guest_tests::verdict::Verdict;
 use guest_tests::{
-    bench, compare_dialects, crash_states, doctor, judge, page, probe_dialect, programs, replica, run, show,
+    bench, compare_dialects, crash_states, doctor, judge, page, probe_dialect, programs, replica, run, scenario, show,
 };
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,7 +32,11 @@ fn main() -> ExitCode {
 
 /// What went wrong, and the command that shows it again.
 fn tell(args: &Args, failure: &Failure) -> u8 {
-    eprintln!("guest-tests: {failure}");
+    match failure {
+        // Editors find the places where each line begins with one.
+        Failure::Mistakes(problems) => eprintln!("{problems}"),
+        failure => eprintln!("guest-tests: {failure}"),
+    }
     if !matches!(failure, Failure::Interrupted) {
         eprintln!("guest-tests: to see this again: {}", command_line());
     }
@@ -49,9 +53,11 @@ fn command_line() -> String {
 
 fn run_scenario(args: &Args, run: &Run) -> Result<u8, Failure> {
     let interrupt = Interrupt::catch()?;
+    let scenario = scenario::load(&run.scenario)?;
+    scenario.warnings.iter().for_each(|warning| show::progress(&warning.to_string()));
     let programs = programs::find(args.vhost_blk.as_deref(), args.guest_init.as_deref())?;
     let repeat = command_line();
-    let mut ran = run::run(run, &programs, &interrupt, &repeat)?;
+    let mut ran = run::run_scenario(run, scenario, &programs, &interrupt, &repeat)?;
     ran.host.phases = ran.phases.list.clone();
     ran.host.write(&ran.folder)?;
     let mut recorded = judge::read(&ran.folder)?;

@@ -16,12 +16,12 @@ use crate::ops::OpLine;
 use crate::patient::Stop;
 use crate::phases::Phases;
 use crate::programs::Programs;
-use crate::scenario::{self, Scenario, Script};
+use crate::scenario::{self, Scenario};
 use crate::show;
 use crate::sockets::SocketFolder;
 use crate::{dialect, host, space};
 use ext4_replica::Mutation;
-use fault_injection::{DeviceFacts, Source, Then};
+use fault_injection::Then;
 use guest_init::job::{Job, Mount, Setting};
 use guest_init::past;
 use guest_vm::{Accel, DiskSpec, End, Kernel, KernelSpec, Life, Vm, VmSpec, initramfs, kernel};
@@ -55,16 +55,26 @@ pub struct Ran {
 /// Everything that was checked before anything starts.
 struct Plan {
     scenario: Scenario,
-    script: fault_injection::Script,
     kernel: Kernel,
     accel: guest_vm::AccelChoice,
     nonce: u64,
 }
 
-/// Runs a scenario.
+/// Runs the scenario that `args` names.
 pub fn run(args: &args::Run, programs: &Programs, interrupt: &Interrupt, repeat: &str) -> Result<Ran, Failure> {
+    run_scenario(args, scenario::load(&args.scenario)?, programs, interrupt, repeat)
+}
+
+/// Runs a scenario that was read before.
+pub fn run_scenario(
+    args: &args::Run,
+    scenario: Scenario,
+    programs: &Programs,
+    interrupt: &Interrupt,
+    repeat: &str,
+) -> Result<Ran, Failure> {
     let mut phases = Phases::start();
-    let plan = plan(args)?;
+    let plan = plan(args, scenario)?;
     show::progress(&format!("{}: kernel {}, {}", plan.scenario.name, plan.kernel.release, plan.accel.why));
     phases.done("kernel");
     let folder = match &args.out {
@@ -73,7 +83,7 @@ pub fn run(args: &args::Run, programs: &Programs, interrupt: &Interrupt, repeat:
     };
     space::require(folder.path(), (plan.scenario.filesystem.size_mib << 20) + RECORDS_BYTES)?;
     folder.write(folder::SCENARIO, plan.scenario.to_json())?;
-    folder.write(folder::SCRIPT, plan.script.normalized())?;
+    folder.write(folder::SCRIPT, plan.scenario.script.normalized())?;
     // States say nothing without the image they are of.
     let mut scratch = Scratch::new(&folder, args.keep_image || args.snapshot_dir.is_some());
     interrupt.check()?;
@@ -81,7 +91,8 @@ pub fn run(args: &args::Run, programs: &Programs, interrupt: &Interrupt, repeat:
     phases.done("image");
     interrupt.check()?;
     let sockets = SocketFolder::new()?;
-    let (told, disk_end) = work(&plan, args, programs, &folder, &scratch, &sockets, interrupt, &mut phases)?;
+    let worked = work(&plan, args, programs, &folder, &scratch, &sockets, interrupt, &mut phases);
+    let (told, disk_end) = worked.map_err(|failure| with_own_arguments(failure, &plan.scenario.guest.qemu))?;
     let host = look_at_what_is_left(&plan, args, programs, &folder, &mut scratch, told, disk_end, repeat)?;
     if let Some(dir) = &args.snapshot_dir {
         crash_states::cuts::write_run_of(dir, folder.path(), &scratch.image)?;
@@ -90,13 +101,10 @@ pub fn run(args: &args::Run, programs: &Programs, interrupt: &Interrupt, repeat:
     Ok(Ran { folder, host, phases })
 }
 
-fn plan(args: &args::Run) -> Result<Plan, Failure> {
-    let scenario = scenario::load(&args.scenario)?;
+fn plan(args: &args::Run, scenario: Scenario) -> Result<Plan, Failure> {
     if let Some(name) = &args.canary {
         canary(name)?;
     }
-    let script = script(&scenario)?;
-    check_rules(&scenario, &script, &args.scenario)?;
     let spec: KernelSpec =
         args.kernel.parse().map_err(|error: guest_vm::Error| Failure::BadInput(error.to_string()))?;
     if let KernelSpec::Path(path) = &spec
@@ -119,8 +127,11 @@ fn plan(args: &args::Run) -> Result<Plan, Failure> {
         args::Accel::Kvm => Accel::Kvm,
         args::Accel::Tcg => Accel::Tcg,
     };
+    if crate::programs::on_host("qemu-system-x86_64").is_none() {
+        return Err(Failure::infrastructure("qemu-system-x86_64 is not installed", "run scripts/setup"));
+    }
     let nonce = nonce(&scenario);
-    Ok(Plan { scenario, script, kernel, accel: accel.choose().map_err(infrastructure)?, nonce })
+    Ok(Plan { scenario, kernel, accel: accel.choose().map_err(infrastructure)?, nonce })
 }
 
 /// A planted mistake by its name.
@@ -128,43 +139,6 @@ pub fn canary(name: &str) -> Result<Mutation, Failure> {
     let known = || Mutation::ALL.map(Mutation::name).join(", ");
     Mutation::by_name(name)
         .ok_or_else(|| Failure::BadInput(format!("no mistake is called {name:?}; there are: {}", known())))
-}
-
-fn script(scenario: &Scenario) -> Result<fault_injection::Script, Failure> {
-    let Some(Script { file, text }) = &scenario.faults else { return Ok(fault_injection::Script::empty()) };
-    let name = file.display().to_string();
-    let loaded = fault_injection::load(&[Source { name: &name, text }])
-        .map_err(|problems| Failure::BadInput(problems.to_string()))?;
-    for warning in &loaded.warnings {
-        show::progress(&warning.to_string());
-    }
-    let facts = DeviceFacts {
-        capacity_sectors: scenario.filesystem.size_mib << 11,
-        queues: queues(scenario),
-        logical_block_bytes: loaded.script.device().logical_block_bytes.unwrap_or(512),
-    };
-    let problems = loaded.script.check_device(&facts);
-    if problems.is_empty() {
-        return Ok(loaded.script);
-    }
-    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    Err(Failure::BadInput(lines.join("\n")))
-}
-
-/// A rule that `expect.fired` names must be in the script: a range that nothing counts is a check that cannot fail.
-fn check_rules(scenario: &Scenario, script: &fault_injection::Script, file: &std::path::Path) -> Result<(), Failure> {
-    let normalized: serde_json::Value = serde_json::from_str(&script.normalized()).unwrap_or_default();
-    let list = normalized["rules"].as_array().into_iter().flatten();
-    let rules: BTreeSet<&str> = list.filter_map(|rule| rule["id"].as_str()).collect();
-    let named = scenario.expect.iter().filter_map(|entry| entry.fired.as_ref()).flat_map(|fired| fired.keys());
-    match named.into_iter().find(|rule| !rules.contains(rule.as_str())) {
-        Some(rule) => Err(Failure::BadInput(format!(
-            "{}: /expect: the script has no rule {rule:?}; its rules are {}",
-            file.display(),
-            rules.into_iter().collect::<Vec<_>>().join(", ")
-        ))),
-        None => Ok(()),
-    }
 }
 
 /// The past of the disk names the scenario, so that the same scenario has the same image.
@@ -175,9 +149,16 @@ fn nonce(scenario: &Scenario) -> u64 {
     bytes.fold(0, |number, byte| number << 8 | u64::from(byte))
 }
 
-fn queues(scenario: &Scenario) -> u16 {
-    let guest = &scenario.guest;
-    u16::try_from(guest.queues.unwrap_or(guest.vcpus)).unwrap_or(u16::MAX).min(16)
+/// A guest that did not work may not have worked because of what the scenario gave QEMU.
+fn with_own_arguments(failure: Failure, qemu: &[String]) -> Failure {
+    match failure {
+        Failure::Infrastructure { what, remedy } if !qemu.is_empty() => {
+            let hint = format!("the scenario gives QEMU arguments of its own, /guest/qemu: {}", qemu.join(" "));
+            let remedy = if remedy.is_empty() { hint } else { format!("{remedy}; {hint}") };
+            Failure::Infrastructure { what, remedy }
+        }
+        other => other,
+    }
 }
 
 fn infrastructure(error: guest_vm::Error) -> Failure {
@@ -246,8 +227,8 @@ fn work(
         image: &scratch.image,
         script: plan.scenario.faults.is_some().then_some(script.as_path()),
         seed: args.seed,
-        queues: queues(&plan.scenario),
-        reconnects: plan.script.leaves_front_end(),
+        queues: plan.scenario.guest.queues(),
+        reconnects: plan.scenario.script.leaves_front_end(),
         snapshot_dir: args.snapshot_dir.as_deref(),
     };
     let (mut disk, front_end) = Disk::start(programs, folder, sockets, &config)?;
@@ -267,7 +248,7 @@ fn work(
         job: job(&plan.scenario),
         image_sha256: plan.kernel.image_hash.clone(),
     };
-    let ends = plan.script.power_cuts().contains(&Then::KillVm);
+    let ends = plan.scenario.script.power_cuts().contains(&Then::KillVm);
     let power_cuts = ends.then(|| disk.power_cuts(interrupt)).transpose()?;
     let around = RefCell::new(Around {
         disk,

@@ -3,35 +3,10 @@
 //! One guest at a time. Where QEMU, a program of ours or the kernel is missing, these tests fail and say what mends it:
 //! a skipped guest would look like a judged one.
 
+mod guests;
+
+use guests::{one_at_a_time, scenario, start};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// One guest at a time: they share the machine.
-fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The three programs side by side, as scripts/build leaves them.
-fn program() -> PathBuf {
-    let folder = match std::env::var_os("GUEST_TESTS_PROGRAMS") {
-        Some(folder) => PathBuf::from(folder),
-        None => Path::new(env!("CARGO_BIN_EXE_guest-tests")).with_file_name("../release"),
-    };
-    let program = folder.join("guest-tests");
-    assert!(
-        program.is_file(),
-        "{} is not there: run scripts/build, or scripts/test, which does (GUEST_TESTS_PROGRAMS names the folder)",
-        program.display()
-    );
-    program
-}
-
-fn scenario(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(format!("{name}.json"))
-}
 
 struct Ran {
     folder: tempfile::TempDir,
@@ -49,6 +24,15 @@ impl Ran {
     fn findings(&self) -> Vec<&str> {
         let list = self.verdict["findings"].as_array().expect("findings is a list");
         list.iter().map(|finding| finding["id"].as_str().expect("an id")).collect()
+    }
+
+    /// Digests of what the reads of a file gave.
+    fn digests(&self, path: &str) -> Vec<String> {
+        let reads = self.lines("ops.jsonl").into_iter().filter(|line| line["args"]["op"] == "read");
+        reads
+            .filter(|line| line["args"]["path"] == path)
+            .map(|line| line["result"]["read"]["fnv1a64"].as_str().expect("a digest").to_owned())
+            .collect()
     }
 
     /// Exit code and word, with everything there is to know if they are others.
@@ -88,10 +72,6 @@ impl Ran {
     }
 }
 
-fn start(args: &[&std::ffi::OsStr]) -> Output {
-    Command::new(program()).args(args).output().expect("it was there a moment ago")
-}
-
 /// Runs a scenario. A slow machine may take long; a guest that hangs is ended by the run's own limit.
 fn run(name: &str, more: &[&str]) -> Ran {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -116,8 +96,12 @@ fn run(name: &str, more: &[&str]) -> Ran {
 
 /// A scenario that must come out as its file says, with exit code 0.
 fn as_expected(name: &str) -> Ran {
+    comes_out(name, "same")
+}
+
+fn comes_out(name: &str, word: &str) -> Ran {
     let ran = run(name, &[]);
-    ran.must_be(0, "same");
+    ran.must_be(0, word);
     assert_eq!(ran.verdict["as_expected"], true);
     assert_eq!(ran.verdict["oracles"]["end_state"], "pass");
     ran.must_have_every_file();
@@ -222,6 +206,118 @@ fn an_extent_converted_after_a_failed_write_shows_the_disks_past() {
 }
 
 #[test]
+fn a_torn_write_shows_by_sectors_blocks_and_bytes_and_only_from_the_disk() {
+    let _guard = one_at_a_time();
+    as_expected("torn");
+}
+
+#[test]
+fn wrong_bytes_stay_the_same_however_often_they_are_read_until_they_are_written_anew() {
+    let _guard = one_at_a_time();
+    let ran = as_expected("corrupt");
+    let reads = ran.digests("f");
+    assert_eq!((&reads[0], &reads[2]), (&reads[1], &reads[3]), "another damage on reading again");
+    assert_ne!(reads[0], reads[2], "two rules do the same damage");
+}
+
+#[test]
+fn data_that_went_astray_is_missing_in_one_place_and_shows_in_another() {
+    let _guard = one_at_a_time();
+    as_expected("misdirect");
+}
+
+#[test]
+fn the_past_comes_back_and_a_lost_write_does_not() {
+    let _guard = one_at_a_time();
+    as_expected("stale-and-lost");
+}
+
+#[test]
+fn a_stuck_request_ends_late_and_nothing_else_changes() {
+    let _guard = one_at_a_time();
+    let ran = as_expected("hold");
+    let waited_us = |index: usize| ran.lines("ops.jsonl")[index]["result"]["elapsed_us"].as_u64();
+    assert!(waited_us(10) >= Some(300_000), "the fsync did not wait for the held write");
+    assert!(waited_us(12) >= Some(300_000), "the read was not held");
+}
+
+#[test]
+fn bad_sectors_stay_bad_until_they_are_healed() {
+    let _guard = one_at_a_time();
+    as_expected("sticky");
+}
+
+#[test]
+fn states_and_events_change_what_the_disk_does() {
+    let _guard = one_at_a_time();
+    as_expected("states-and-events");
+}
+
+#[test]
+fn a_refused_flush_is_told_once() {
+    let _guard = one_at_a_time();
+    comes_out("flush-errors", "allowed");
+}
+
+#[test]
+fn a_refused_discard_ends_fstrim_and_one_that_is_not_supported_counts_as_done() {
+    let _guard = one_at_a_time();
+    let ran = as_expected("discard");
+    let ops = ran.lines("ops.jsonl");
+    let trimmed_bytes = |index: usize| ops[index]["result"]["returned"].as_i64().expect("a number");
+    assert_eq!(trimmed_bytes(4), 0);
+    assert!(trimmed_bytes(5) > 32 << 20, "most of the disk is free");
+}
+
+#[test]
+fn lost_zeroes_show_the_disks_past_and_unsupported_ones_are_written_as_data() {
+    let _guard = one_at_a_time();
+    as_expected("write-zeroes");
+}
+
+#[test]
+fn part_of_a_request_moves_with_each_status_and_linux_looks_at_the_status_alone() {
+    let _guard = one_at_a_time();
+    let ran = as_expected("partial-kinds");
+    let used: Vec<u64> = ran
+        .lines("device.jsonl")
+        .iter()
+        .filter(|line| line["ev"] == "complete" && line["fired"] == true)
+        .map(|line| line["used_len"].as_u64().expect("a number"))
+        .collect();
+    // A read writes its data and the status byte; a write the status byte alone.
+    assert_eq!(used, [701, 65_537, 32_769, 1, 1, 1, 1]);
+}
+
+#[test]
+fn a_checksum_of_metadata_notices_one_wrong_bit() {
+    let _guard = one_at_a_time();
+    as_expected("metadata-checksum");
+}
+
+#[test]
+fn a_journal_dies_with_its_disk_and_is_replayed_when_it_works_again() {
+    let _guard = one_at_a_time();
+    let ran = as_expected("journal-dies");
+    assert_eq!(ran.verdict["oracles"]["lockstep"], "not_applicable");
+}
+
+#[test]
+fn an_error_that_sync_file_range_or_msync_has_told_is_not_owed_again() {
+    let _guard = one_at_a_time();
+    as_expected("sync-file-range");
+}
+
+#[test]
+fn an_error_goes_with_its_inode_and_is_still_owed() {
+    let _guard = one_at_a_time();
+    let ran = as_expected("forgotten-error");
+    let silent =
+        ran.verdict["findings"].as_array().expect("a list").iter().filter(|is| is["id"] == "error-not-reported");
+    assert_eq!(silent.map(|is| is["op"].as_u64()).collect::<Vec<_>>(), [Some(14)], "one fsync, of the file that lives");
+}
+
+#[test]
 fn a_finding_nobody_expected_fails_the_run() {
     let _guard = one_at_a_time();
     let ran = run("stale-after-error-unexpected", &[]);
@@ -245,122 +341,4 @@ fn a_planted_mistake_is_found_at_its_place() {
     assert_eq!(difference["guest"]["ev"], "convert_unwritten", "{difference:#}");
     assert_eq!(difference["replica"]["ev"], "convert_unwritten", "{difference:#}");
     ran.must_replay();
-}
-
-#[test]
-fn what_is_wrong_before_anything_starts_has_exit_code_2_and_starts_nothing() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let bad = dir.path().join("bad.json");
-    let text = std::fs::read_to_string(scenario("never-fires")).expect("it is in the tree");
-    std::fs::write(&bad, text.replace("\"nth\"", "\"nht\"")).expect("written");
-    let out = dir.path().join("out");
-    let output = start(&["run".as_ref(), bad.as_ref(), "--out".as_ref(), out.as_ref()]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("nht") && said.contains("did you mean"), "{said}");
-    assert!(!out.exists(), "a run was begun");
-    assert_eq!(start(&["explore".as_ref()]).status.code(), Some(2));
-}
-
-/// A run that a test breaks, and the processes it has started.
-struct Broken {
-    folder: tempfile::TempDir,
-    run: std::process::Child,
-    children: Vec<(i32, String)>,
-}
-
-/// Starts a run and waits until disk and guest are there.
-fn start_to_break() -> Broken {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut command = Command::new(program());
-    command.arg("run").arg(scenario("clean-interleaved")).arg("--out").arg(folder.path());
-    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
-    let mut run = command.spawn().expect("it was there a moment ago");
-    loop {
-        let children = children(run.id());
-        if children.len() == 2 {
-            // Not at the very start: QEMU shall be at work.
-            std::thread::sleep(std::time::Duration::from_millis(300));
-            return Broken { folder, run, children };
-        }
-        assert!(run.try_wait().expect("our own child").is_none(), "the run ended before its guest was up");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-}
-
-/// Processes whose parent is `parent`, with their names; not the short-lived tools that make the image.
-fn children(parent: u32) -> Vec<(i32, String)> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").expect("Linux has /proc").flatten() {
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
-        let (Some(open), Some(close)) = (stat.find('('), stat.rfind(')')) else { continue };
-        let name = &stat[open + 1..close];
-        let of_parent = stat[close + 1..].split_whitespace().nth(1) == Some(&parent.to_string());
-        if of_parent && (name.starts_with("qemu-system") || name == "vhost-blk") {
-            found.push((stat[..open].trim().parse().expect("a pid"), name.to_owned()));
-        }
-    }
-    found
-}
-
-impl Broken {
-    fn pid_of(&self, name: &str) -> i32 {
-        self.children.iter().find(|(_, child)| child.starts_with(name)).expect("it was started").0
-    }
-
-    fn signal(&self, pid: i32, signal: nix::sys::signal::Signal) {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it lives");
-    }
-
-    /// Exit code and stderr; and nothing that was started is left, on the machine or of the image.
-    fn end(self) -> (Option<i32>, String) {
-        let output = self.run.wait_with_output().expect("our own child");
-        for (pid, name) in &self.children {
-            let gone = || !Path::new(&format!("/proc/{pid}")).exists();
-            let waited = (0..2000).find(|_| {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-                gone()
-            });
-            assert!(waited.is_some(), "{name} ({pid}) outlived its run");
-        }
-        if output.status.code().is_some() {
-            assert!(!self.folder.path().join("disk.img").exists(), "the image is left behind");
-        }
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-}
-
-#[test]
-fn ctrl_c_ends_everything_with_130() {
-    let _guard = one_at_a_time();
-    let broken = start_to_break();
-    broken.signal(broken.run.id().cast_signed(), nix::sys::signal::Signal::SIGINT);
-    let (code, said) = broken.end();
-    assert_eq!(code, Some(130), "{said}");
-    assert!(said.contains("ended by Ctrl-C"), "{said}");
-}
-
-#[test]
-fn a_killed_qemu_or_disk_is_named_and_the_run_is_not_judged() {
-    let _guard = one_at_a_time();
-    for (victim, sentence) in
-        [("qemu", "QEMU ended (killed by signal 9)"), ("vhost-blk", "vhost-blk was killed by signal 9")]
-    {
-        let broken = start_to_break();
-        broken.signal(broken.pid_of(victim), nix::sys::signal::Signal::SIGKILL);
-        let (code, said) = broken.end();
-        assert_eq!(code, Some(4), "{said}");
-        assert!(said.contains(sentence), "{said}");
-    }
-}
-
-#[test]
-fn nothing_outlives_a_killed_run_and_its_folder_is_no_recording() {
-    let _guard = one_at_a_time();
-    let broken = start_to_break();
-    broken.signal(broken.run.id().cast_signed(), nix::sys::signal::Signal::SIGKILL);
-    let folder = broken.folder.path().to_owned();
-    let left = start(&["replay".as_ref(), folder.as_ref()]);
-    assert_eq!(left.status.code(), Some(2), "a folder that was never finished is no recording");
-    assert_eq!(broken.end().0, None);
 }

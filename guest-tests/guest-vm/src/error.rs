@@ -17,7 +17,7 @@ pub enum Error {
         package: &'static str,
     },
     /// A program ran and failed.
-    #[error("{command} failed ({status}): {said}")]
+    #[error("{command} failed ({status}){}", if .said.is_empty() { String::new() } else { format!(": {said}") })]
     Program {
         /// The command line.
         command: String,

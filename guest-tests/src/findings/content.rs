@@ -1,10 +1,13 @@
-//! Findings in what the workload read: data of the disk's past, and data that was promised and is gone.
+//! Findings in what the workload read: data of the disk's past, data that was promised and is gone, data that nobody wrote.
 //!
 //! The model of a file is the list of what was written into it, in order. What an fsync that returned 0 has promised must
 //! be there, or something written later. A write or an fsync that failed promises nothing, so such a stretch may hold
 //! anything; that is for other findings to say.
+//!
+//! Bytes that are nothing known are told apart from data that is gone. They are known by whole sectors only, so a sector
+//! that two writes share, or that a write without a promise has touched, says nothing: it may rightly be a mixture.
 
-use super::{STALE_DATA_READ, UNEXPECTED_RESULT, WRITTEN_DATA_LOST};
+use super::{CORRUPT_DATA_RETURNED, STALE_DATA_READ, UNEXPECTED_RESULT, WRITTEN_DATA_LOST};
 use crate::ops::OpLine;
 use crate::verdict::Finding;
 use guest_init::job::{Action, Write};
@@ -133,6 +136,9 @@ impl Files {
         let mut findings = Vec::new();
         findings.extend(stale_finding(line, path, &stale, block_bytes));
         findings.extend(lost_finding(line, path, &lost));
+        let others = read.map.runs.iter().filter(|run| matches!(run.content, Content::Other { .. }));
+        let corrupt: Vec<Range<u64>> = others.flat_map(|run| file.corrupt_in(run)).collect();
+        findings.extend(corrupt_finding(line, path, &corrupt));
         findings
     }
 }
@@ -179,8 +185,29 @@ impl File {
         }
     }
 
-    /// Stretches of a run that hold neither what was promised nor anything later.
+    /// Sectors of unknown content that cannot be a mixture of what was written.
+    fn corrupt_in(&self, run: &Run) -> Vec<Range<u64>> {
+        let bytes = bytes_of(run);
+        let first = bytes.start - bytes.start % SECTOR_BYTES;
+        let sectors = (first..bytes.end).step_by(SECTOR_BYTES as usize);
+        let parts = sectors.filter_map(|start| overlap(&(start..start + SECTOR_BYTES), &bytes));
+        parts.filter(|part| self.must_be_whole(part)).collect()
+    }
+
+    /// Nothing was ever written there, or one promised write covers it and nothing came after.
+    fn must_be_whole(&self, part: &Range<u64>) -> bool {
+        let over: Vec<&Written> =
+            self.written.iter().filter(|written| overlap(&written.bytes, part).is_some()).collect();
+        let covers =
+            |written: &&Written| written.promised && written.bytes.start <= part.start && part.end <= written.bytes.end;
+        over.last().is_none_or(covers)
+    }
+
+    /// Stretches of a run that hold neither what was promised nor anything later. Unknown bytes are no loss: see `corrupt_in`.
     fn lost_in(&self, run: &Run) -> Vec<(Range<u64>, String)> {
+        if matches!(run.content, Content::Other { .. }) {
+            return Vec::new();
+        }
         let mut edges: Vec<u64> = vec![run.offset, run.offset + run.len];
         for part in self.written.iter().filter_map(|written| overlap(&written.bytes, &bytes_of(run))) {
             edges.extend([part.start, part.end]);
@@ -272,6 +299,23 @@ fn lost_finding(line: &OpLine, path: &str, lost: &[(Range<u64>, String)]) -> Opt
     })
 }
 
+fn corrupt_finding(line: &OpLine, path: &str, corrupt: &[Range<u64>]) -> Option<Finding> {
+    let first = corrupt.first()?;
+    let total: u64 = corrupt.iter().map(|part| part.end - part.start).sum();
+    let what = format!(
+        "reading {path} gave {total} bytes that nobody wrote, with success; first: bytes {}..{}",
+        first.start, first.end
+    );
+    Some(Finding {
+        op: Some(line.index),
+        path: Some(path.to_owned()),
+        ino: line.result.as_ref().and_then(|result| result.inode),
+        offset: Some(first.start),
+        bytes: Some(total),
+        ..Finding::new(CORRUPT_DATA_RETURNED, what)
+    })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
@@ -329,6 +373,37 @@ mod tests {
     #[test]
     fn data_that_is_there_is_no_finding() {
         assert_eq!(ids(&[write(), fsync(None), read(vec![run(0, 8192, new())])]), [""; 0]);
+    }
+
+    fn other(offset: u64, len: u64) -> Run {
+        run(offset, len, Content::Other { fnv1a64: String::new() })
+    }
+
+    #[test]
+    fn bytes_that_nobody_wrote_are_corrupt_and_not_lost() {
+        let found = find(&[write(), fsync(None), read(vec![run(0, 512, new()), other(512, 1024)])], 4096);
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (found[0].id.as_str(), found[0].offset, found[0].bytes),
+            (CORRUPT_DATA_RETURNED, Some(512), Some(1024))
+        );
+        assert_eq!(ids(&[read(vec![other(0, 512)])]), [CORRUPT_DATA_RETURNED], "nobody wrote there at all");
+    }
+
+    #[test]
+    fn a_sector_that_may_rightly_be_a_mixture_is_neither_corrupt_nor_lost() {
+        let part = |offset: u64, len: u64| {
+            op(&format!(r#"{{"op":"write","path":"f","offset":{offset},"len":{len},"pattern":"b"}}"#), None)
+        };
+        let mixed = || read(vec![other(0, 512)]);
+        assert_eq!(ids(&[write(), part(100, 50), fsync(None), mixed()]), [""; 0], "two writes share it");
+        assert_eq!(
+            ids(&[write(), fsync(None), part(0, 512), mixed()]),
+            [""; 0],
+            "a write without a promise came later"
+        );
+        assert_eq!(ids(&[write(), fsync(Some(libc::EIO)), mixed()]), [UNEXPECTED_RESULT], "its fsync failed");
+        assert_eq!(ids(&[part(100, 50), fsync(None), mixed()]), [""; 0], "the rest was never written");
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub const STALE_DATA_READ: &str = "stale-data-read";
 pub const ERROR_NOT_REPORTED: &str = "error-not-reported";
 /// Write and fsync succeeded, and a later read gives neither that data nor newer.
 pub const WRITTEN_DATA_LOST: &str = "written-data-lost";
+/// A read succeeded, and gave bytes that are neither what was written, nor zeros, nor the disk's past.
+pub const CORRUPT_DATA_RETURNED: &str = "corrupt-data-returned";
 /// `e2fsck -fn` finds errors on an image that the guest has cleanly unmounted.
 pub const FILE_SYSTEM_DAMAGED: &str = "file-system-damaged";
 /// The guest's kernel logged a BUG, a WARNING, a hung task, or an error of EXT4-fs or JBD2.
@@ -34,6 +36,7 @@ pub const KINDS: &[&str] = &[
     STALE_DATA_READ,
     ERROR_NOT_REPORTED,
     WRITTEN_DATA_LOST,
+    CORRUPT_DATA_RETURNED,
     FILE_SYSTEM_DAMAGED,
     KERNEL_COMPLAINT,
     UNEXPECTED_RESULT,
