@@ -9,7 +9,7 @@ use crate::check;
 use crate::event::{FailClass, Key};
 use crate::json;
 use crate::parse::{Expect, parse};
-use crate::power_cut::{Then, Unflushed};
+use crate::power_cut::{Strategy, Subset, Then, Unflushed};
 use crate::problem::{Problem, Problems};
 use crate::ranges::Ranges;
 use crate::rule::{Action, Place, Point, Rule, Scope};
@@ -210,6 +210,16 @@ impl Script {
     /// Whether a rule asks what blocks are to the file system.
     pub fn needs_the_file_system(&self) -> bool {
         self.rules.iter().any(Rule::needs_the_file_system)
+    }
+
+    /// Whether a power cut looks at states that lose or keep one class of writes.
+    pub fn groups_states_by_class(&self) -> bool {
+        let reduced =
+            |unflushed: Unflushed| matches!(unflushed, Unflushed::Subset(Subset { strategy: Strategy::Reduced, .. }));
+        let by_rule = |rule: &Rule| matches!(rule.action, Action::PowerCut { unflushed, .. } if reduced(unflushed));
+        let by_event =
+            |event: &Event| matches!(event.happens, Happens::PowerCut { unflushed, .. } if reduced(unflushed));
+        self.rules.iter().any(by_rule) || self.events.iter().any(by_event)
     }
 
     /// The partition that the script names as the one with the file system, from 1.

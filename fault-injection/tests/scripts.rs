@@ -320,7 +320,7 @@ fn every_example_in_the_documentation_loads_without_a_warning() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/fault-scripts.md");
     let text = fs::read_to_string(docs).expect("the page is in the tree");
     let examples: Vec<&str> = text.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 18);
+    assert_eq!(examples.len(), 20);
     for example in examples {
         assert_eq!(shown(&[("docs", example)]), "", "{example}");
     }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use fault_injection::FailClass;
+use fault_injection::{By, FailClass};
 
 use crate::way::IoMode;
 
@@ -26,6 +26,25 @@ pub struct CommandLine {
     /// How to serve.
     #[command(flatten)]
     pub serve: Serve,
+}
+
+/// `--by`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReplayBy {
+    /// Op, sector, length and touch.
+    #[default]
+    Address,
+    /// Op, class, inode, file block, length, touch and mark: for a guest whose allocation has shifted.
+    File,
+}
+
+impl From<ReplayBy> for By {
+    fn from(by: ReplayBy) -> By {
+        match by {
+            ReplayBy::Address => By::Address,
+            ReplayBy::File => By::File,
+        }
+    }
 }
 
 /// Serving a disk: QEMU's conventions for vhost-user backend programs, and ours beside them.
@@ -82,6 +101,9 @@ pub struct Serve {
     /// Force the outcomes recorded in a decisions file.
     #[arg(long, value_name = "DECISIONS")]
     pub replay: Option<PathBuf>,
+    /// What the requests of a replay are recognised by: their place on the disk, or their place in a file.
+    #[arg(long, value_name = "KEY", default_value = "address", requires = "replay")]
+    pub by: ReplayBy,
     /// Keep a list of the lies here (data kept beside the image); `vhost-blk overlay list PATH` prints it.
     #[arg(long, value_name = "PATH")]
     pub overlay_file: Option<PathBuf>,

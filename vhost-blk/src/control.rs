@@ -393,6 +393,9 @@ fn add_rule(rule: &Value, device: &Device) -> Result<Value, String> {
     if cuts(rule) && device.power.is_none() {
         return Err("this device was not started to lose its power: see power_cut in docs/vhost-blk.md".into());
     }
+    if let Some(path) = rule["match"]["path"].as_str() {
+        device.follow_path(path);
+    }
     let facts = device.facts();
     change(device, |engine, seq| engine.add(rule, &facts, seq))
 }

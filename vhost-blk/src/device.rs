@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::config::Offer;
 use crate::disk::HostError;
+use crate::files::Files;
 use crate::gate::Gates;
 use crate::history::History;
 use crate::listeners::Listeners;
@@ -103,6 +104,8 @@ pub struct Parts {
     pub ways: Ways,
     /// Longest look for more requests before a queue sleeps.
     pub poll_us: u64,
+    /// The file system, if the script asks for it.
+    pub files: Option<Files>,
 }
 
 /// The device.
@@ -117,6 +120,8 @@ pub struct Device {
     pub serial: [u8; ID_BYTES],
     /// Which filter of the engine's is valid.
     pub epoch: Epoch,
+    /// The file system, for scripts that ask for it.
+    pub files: Option<Files>,
     /// Old content, for scripts that ask for it.
     pub history: History,
     /// Whether the write cache is on, as the driver or an event has switched it.
@@ -177,6 +182,7 @@ impl Device {
             offer: parts.offer,
             serial,
             epoch: Epoch::new(parts.engine.generation()),
+            files: parts.files,
             history,
             writeback: AtomicBool::new(write_cache),
             leave: Mutex::new(None),

@@ -8,12 +8,14 @@
 pub mod args;
 pub mod backend_channel;
 pub mod cache;
+pub mod classify;
 pub mod clean;
 pub mod config;
 pub mod control;
 pub mod device;
 pub mod disk;
 pub mod error;
+pub mod files;
 pub mod frontend;
 pub mod gate;
 pub mod history;

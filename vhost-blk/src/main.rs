@@ -124,6 +124,7 @@ fn check(files: &[PathBuf], strict: bool, image: Option<&Path>, queues: u16) -> 
             logical_block_bytes: script.device().logical_block_bytes.unwrap_or(512),
         };
         problems.extend(script.check_device(&facts));
+        problems.extend(vhost_blk::files::check(&script, &disk));
     }
     problems.iter().for_each(|problem| eprintln!("{problem}"));
     let bad = problems.iter().any(|problem| strict || !Problem::is_warning(problem));

@@ -161,6 +161,9 @@ fn lose(device: &Device, power: &Power, cut: &Cut<'_>) -> Result<Value, HostErro
     let survives: BTreeSet<u64> = survivors.iter().map(|i| cut.units[*i].seq).collect();
     let lost: BTreeSet<u64> = cut.units.iter().map(|unit| unit.seq).filter(|seq| !survives.contains(seq)).collect();
     device.disk.lose_all_but(|seq| survives.contains(&seq))?;
+    if let Some(files) = &device.files {
+        files.read_again(&device.disk);
+    }
     // What was never on media cannot have been lied about.
     let mut lies = device.overlay.lock();
     device.overlay.forget(&mut lies, |seq| lost.contains(&seq)).map_err(|error| device.overlay_error(0, 0, &error))?;
@@ -186,7 +189,9 @@ fn take_snapshot(device: &Device, power: &Power, cut: &Cut<'_>) -> Result<Value,
     let undo_bytes = mark_undo(device, &path).map_err(host)?;
     let layers = layers(device);
     let mosaic = Mosaic::new(layers, |buf, offset| device.disk.read_image(buf, offset))?;
-    let states = cut.cut.states(&vec![None; cut.units.len()]);
+    let seqs: Vec<u64> = cut.units.iter().map(|unit| unit.seq).collect();
+    let classes = device.files.as_ref().map_or_else(|| vec![None; seqs.len()], |files| files.classes(&seqs));
+    let states = cut.cut.states(&classes);
     let mut seen = BTreeSet::new();
     let mut files = Vec::new();
     for survivors in &states.states {

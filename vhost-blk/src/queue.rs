@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use fault_injection::event::Outcome as RuleOutcome;
-use fault_injection::{Arrival, Decision, DeviceAction, Filter, Gate, Request, Status, Work};
+use fault_injection::{Arrival, Decision, DeviceAction, Filter, Gate, Request, Status, Stretch, Work};
 use smallvec::SmallVec;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 
@@ -308,15 +308,16 @@ impl QueueWorker {
         ring.give_back(refusal.head, used_len);
     }
 
-    fn handle(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest, alone: Option<Alone<'_>>) {
+    fn handle(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest, mut alone: Option<Alone<'_>>) {
         let what = request.what;
         let (sector, sectors) = what.range().map_or((0, 0), |range| (range.sector, range.sectors));
         count(&device.counters(self.queue).ops[what.op() as usize]);
         ring.handled_bytes += request.data.bytes();
         self.wait_for_conflicts(device, ring, what.range(), what.mutates());
         self.take_filter(device, alone.as_deref());
+        let known = device.know(ring.memory, &request, alone.as_deref_mut());
         if self.filter.may_match(what.op(), sector, sectors, self.queue) {
-            self.decide(device, ring, request, alone);
+            self.decide(device, ring, request, alone, &known);
         } else {
             self.pass(device, ring, request, alone);
         }
@@ -371,7 +372,14 @@ impl QueueWorker {
 
     /// A request that a rule may touch. Its place in the arrival order, its decision and its parking are one step: a
     /// later request on another queue either comes after all of it or sees `gating`.
-    fn decide(&mut self, device: &Device, ring: &mut Ring<'_>, request: GuestRequest, alone: Option<Alone<'_>>) {
+    fn decide(
+        &mut self,
+        device: &Device,
+        ring: &mut Ring<'_>,
+        request: GuestRequest,
+        alone: Option<Alone<'_>>,
+        known: &[Stretch],
+    ) {
         let mut gates = alone.unwrap_or_else(|| device.gates());
         device.order.begin_gating();
         let mut token = self.issue(device, request);
@@ -380,7 +388,7 @@ impl QueueWorker {
             return self.refuse_past_end(device, ring, token);
         }
         let elapsed_ms = device.elapsed_ms();
-        let decision = ask(&mut gates.engine, device, &token, elapsed_ms);
+        let decision = ask(&mut gates.engine, device, &token, elapsed_ms, known);
         device.log(&decision.log);
         device.log(&decision.events);
         device.refilter(&gates.engine);
@@ -549,7 +557,13 @@ fn act(device: &Device, gates: &mut Gates, actions: &[DeviceAction]) -> Result<(
 }
 
 /// Puts the request to the script.
-fn ask(engine: &mut fault_injection::Engine, device: &Device, token: &InFlight, elapsed_ms: u64) -> Decision {
+fn ask(
+    engine: &mut fault_injection::Engine,
+    device: &Device,
+    token: &InFlight,
+    elapsed_ms: u64,
+    known: &[Stretch],
+) -> Decision {
     let piece = whole(&token.request);
     let request = Request {
         op: token.request.what.op(),
@@ -558,5 +572,5 @@ fn ask(engine: &mut fault_injection::Engine, device: &Device, token: &InFlight, 
         queue: token.queue,
         inflight: device.inflight().saturating_sub(1),
     };
-    engine.decide(Arrival { seq: token.seq, elapsed_ms }, &request)
+    engine.decide_known(Arrival { seq: token.seq, elapsed_ms }, &request, known)
 }

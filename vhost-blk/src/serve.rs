@@ -16,6 +16,7 @@ use crate::control::Control;
 use crate::device::{Device, Parts};
 use crate::disk::{Disk, DiskOptions};
 use crate::error::StartError;
+use crate::files;
 use crate::frontend::{Frontend, Left};
 use crate::media::{CACHE_LIMIT_BYTES, Caching, Media};
 use crate::overlay::Overlay;
@@ -86,6 +87,7 @@ impl Server {
             let text = "the script disconnects, and a connection given by --fd cannot come back; use --socket-path";
             return Err(StartError::Arguments(text.into()));
         }
+        let (files, bound) = files::read(&script, &disk, &mut engine)?;
         let recorder = recorder(args, &engine, &offer, &disk)?;
         let power = power(args, &script, caching)?;
         let disk = Media::new(disk, caching);
@@ -93,8 +95,9 @@ impl Server {
         let serial = args.serial.clone();
         let poll_us = args.poll_us;
         let device =
-            Device::new(Parts { disk, overlay, offer, power, engine, script, recorder, serial, ways, poll_us });
+            Device::new(Parts { disk, overlay, offer, power, engine, script, recorder, serial, ways, poll_us, files });
         let device = Arc::new(device.map_err(|source| StartError::Host { what: "make an eventfd", source })?);
+        device.log(&bound);
         let control = match &args.control_path {
             Some(path) => Some(Control::start(path, device.clone())?),
             None => None,
@@ -187,7 +190,7 @@ fn engine(args: &Serve, script: &Arc<Script>) -> Result<Engine, StartError> {
         );
     }
     let mut engine = Engine::new(script.clone(), args.seed.or(Some(replay.seed())));
-    engine.force(replay).map_err(refuse)?;
+    engine.force(replay.by(args.by.into()).map_err(refuse)?).map_err(refuse)?;
     Ok(engine)
 }
 
@@ -215,9 +218,7 @@ fn check_against_image(script: &Script, disk: &Disk, offer: &Offer) -> Result<()
         queues: offer.queues,
         logical_block_bytes: offer.block_bytes,
     };
-    let mut problems = script.check_device(&facts);
-    problems.extend(script.without_file_system("this device does not read file systems"));
-    let (warnings, errors): (Vec<_>, Vec<_>) = problems.into_iter().partition(Problem::is_warning);
+    let (warnings, errors): (Vec<_>, Vec<_>) = script.check_device(&facts).into_iter().partition(Problem::is_warning);
     for warning in &warnings {
         eprintln!("{warning}");
     }
