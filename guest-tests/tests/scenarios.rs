@@ -205,6 +205,29 @@ fn an_extent_converted_after_a_failed_write_shows_the_disks_past() {
     assert!(ran.verdict["findings"][1]["disk_block"].is_u64(), "the finding names the block");
 }
 
+/// Also that its path is found once its directory's change is committed: the image had no such file at the start.
+#[test]
+fn an_error_on_the_data_of_one_file_leaves_the_other_whole() {
+    let _guard = one_at_a_time();
+    let ran = as_expected("one-file-fails");
+    let decisions = ran.lines("decisions.jsonl");
+    let path = decisions.iter().find(|line| line["rule"] == "@path").expect("the path came to be");
+    let refused = decisions.iter().filter(|line| line["rule"] == "refuse");
+    assert!(refused.clone().all(|line| line["file"]["inode"] == path["event"]["path"]["inode"]), "{decisions:?}");
+    assert!(refused.clone().all(|line| line["file"]["class"] == "ext4.data"), "{decisions:?}");
+}
+
+#[test]
+fn a_journal_descriptor_that_fails_aborts_the_journal() {
+    let _guard = one_at_a_time();
+    let ran = run("journal-descriptor-fails", &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let log = std::fs::read_to_string(ran.folder.path().join("console.log")).expect("a run writes it")
+        + &std::fs::read_to_string(ran.folder.path().join("guest.log")).expect("a run writes it");
+    assert!(log.contains("Aborting journal") && log.contains("Remounting filesystem read-only"), "{log}");
+    ran.must_replay();
+}
+
 #[test]
 fn a_torn_write_shows_by_sectors_blocks_and_bytes_and_only_from_the_disk() {
     let _guard = one_at_a_time();
