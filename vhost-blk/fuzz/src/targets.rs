@@ -112,6 +112,7 @@ fn device() -> Device {
         serial: "fuzz".into(),
         ways: Ways::of(IoMode::default(), traits),
         poll_us: 0,
+        files: None,
     };
     Device::new(parts).expect("an eventfd")
 }
