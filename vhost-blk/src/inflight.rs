@@ -5,9 +5,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::queue::Ring;
 use crate::recorder::{Ending, Recorder};
 use crate::request::{GuestRequest, Memory};
+use crate::ring::Ring;
 use crate::transfer::Outcome;
 use vm_memory::{Bytes, GuestAddress};
 

@@ -35,6 +35,7 @@ pub mod relay;
 pub mod request;
 pub mod resize;
 pub mod restart;
+pub mod ring;
 pub mod serve;
 pub mod session;
 pub mod snapshot;

@@ -3,93 +3,27 @@
 //! Everything here runs in the queue's own thread, which never sleeps for a fault: a request that has to wait is parked
 //! (`gate.rs`), and timer or eventfd bring the thread back to it.
 
+mod host;
+
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use fault_injection::event::Outcome as RuleOutcome;
 use fault_injection::{Arrival, Decision, DeviceAction, Filter, Gate, Request, Status, Stretch, Work};
-use smallvec::SmallVec;
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use virtio_queue::QueueT;
 
-use crate::clean::{Carried, Clean};
+use crate::clean::Clean;
 use crate::device::{Device, count};
 use crate::gate::{Gates, Parked, targets};
 use crate::inflight::{InFlight, write_status};
-use crate::iovec::MemoryGuard;
 use crate::poll::Poll;
 use crate::power::{self, cut_of, is_last_word};
-use crate::request::{Answer, GuestRequest, Memory, Range, Refusal, What, parse};
+use crate::request::{Answer, GuestRequest, Range, Refusal, What, parse};
+use crate::ring::{BATCH, BATCH_BYTES, Chains, Ring};
 use crate::transfer::{Outcome, Scratch, Transfer, whole};
-
-/// Requests between two looks at the clock, the wake-ups, and the guest's wish for a signal. A longer batch would save
-/// little and keep the guest waiting for its first answer.
-const BATCH: usize = 32;
-
-/// Nor more data than this.
-const BATCH_BYTES: u64 = 1 << 20;
-
-/// The guest's side of a queue, borrowed for one turn of its thread.
-pub struct Ring<'a> {
-    queue: &'a mut Queue,
-    /// The guest's memory now.
-    pub memory: &'a Memory,
-    /// The same, to be kept.
-    guard: &'a MemoryGuard,
-    /// Whether a write must be durable before it is answered.
-    write_through: bool,
-    /// Somebody waits for this queue to come to rest.
-    asked: &'a AtomicBool,
-    signal: &'a dyn Fn(),
-    given_back: u32,
-    handled_bytes: u64,
-}
-
-impl<'a> Ring<'a> {
-    /// A ring in this memory; `signal` tells the guest to look at it. Nothing more is taken from it once `asked` is set.
-    pub fn new(
-        queue: &'a mut Queue,
-        guard: &'a MemoryGuard,
-        write_through: bool,
-        (signal, asked): (&'a dyn Fn(), &'a AtomicBool),
-    ) -> Ring<'a> {
-        let memory = &**guard;
-        Ring { queue, memory, guard, write_through, asked, signal, given_back: 0, handled_bytes: 0 }
-    }
-
-    /// Takes up to so many chains. An error is a ring that makes no sense.
-    fn take(&mut self, most: usize) -> Result<Chains<'a>, virtio_queue::Error> {
-        let memory = self.memory;
-        Ok(self.queue.iter(memory)?.take(most).collect())
-    }
-
-    fn is_empty(&self) -> bool {
-        let avail = self.queue.avail_idx(self.memory, Ordering::Acquire);
-        avail.is_ok_and(|avail| avail.0 == self.queue.next_avail())
-    }
-
-    /// Puts a chain into the used ring. A used ring outside the guest's memory is the guest's own doing.
-    pub fn give_back(&mut self, head: u16, used_len: u32) {
-        if self.queue.add_used(self.memory, head, used_len).is_ok() {
-            self.given_back += 1;
-        }
-    }
-
-    /// Signals what has been given back since the last signal, if the guest wants to hear of it.
-    pub fn signal(&mut self) {
-        if self.given_back > 0 {
-            self.given_back = 0;
-            if self.queue.needs_notification(self.memory).unwrap_or(true) {
-                (self.signal)();
-            }
-        }
-    }
-}
-
-/// Chains of one batch.
-type Chains<'a> = SmallVec<[DescriptorChain<&'a Memory>; BATCH]>;
 
 /// No engine gives it: the first request takes a filter.
 const NO_GENERATION: u64 = u64::MAX;
@@ -174,52 +108,6 @@ impl QueueWorker {
         let clean = &mut self.clean;
         self.poll.look(|| !ring.is_empty() || clean.has_finished() || is_to_rest(device, ring))
             && !is_to_rest(device, ring)
-    }
-
-    /// Gives the host what was handed over. Should it refuse, the next turn tries again, and the run ends with the error.
-    fn hand_in(&mut self, device: &Device) {
-        if let Err(error) = self.clean.submit() {
-            let error = device.disk.disk().failed("io_uring_enter", 0, 0, &error);
-            device.report_failure(&error.to_string(), true);
-        }
-    }
-
-    /// Answers what the host has done.
-    fn answer_finished(&mut self, device: &Device, ring: &mut Ring<'_>) {
-        if !self.clean.is_under_way() {
-            return;
-        }
-        while let Some(carried) = self.clean.take_finished(device, ring.write_through) {
-            self.answer(device, ring, carried);
-        }
-        // Some may have to go on where they stopped.
-        self.hand_in(device);
-        self.tell_oldest(device);
-    }
-
-    /// Waits for the host while `wanted` says so.
-    fn wait_while(&mut self, device: &Device, ring: &mut Ring<'_>, wanted: impl Fn(&Clean) -> bool) {
-        while wanted(&self.clean) {
-            if let Err(error) = self.clean.wait() {
-                let error = device.disk.disk().failed("io_uring_enter", 0, 0, &error);
-                return device.report_failure(&error.to_string(), true);
-            }
-            self.answer_finished(device, ring);
-        }
-    }
-
-    /// A request about sectors that one with the host is about waits for that one, if either changes them.
-    fn wait_for_conflicts(&mut self, device: &Device, ring: &mut Ring<'_>, range: Option<Range>, mutates: bool) {
-        let Some(range) = range else { return };
-        if self.clean.conflicts(&range, mutates) {
-            self.hand_in(device);
-            self.wait_while(device, ring, |clean| clean.conflicts(&range, mutates));
-        }
-    }
-
-    fn tell_oldest(&self, device: &Device) {
-        let oldest = self.clean.oldest_seq().map_or(0, |seq| seq + 1);
-        device.counters(self.queue).oldest_with_host.store(oldest, Ordering::SeqCst);
     }
 
     /// Answers or gives up everything that is parked here, in arrival order, whatever it waited for.
@@ -353,21 +241,6 @@ impl QueueWorker {
         }
         let carried = self.clean.carry_out(device, ring.guard, ring.write_through, token);
         self.answer(device, ring, carried);
-    }
-
-    /// Answers what is done, and does carefully what cannot be done otherwise.
-    fn answer(&mut self, device: &Device, ring: &mut Ring<'_>, carried: Carried) {
-        match carried {
-            Carried::Done(token, outcome) => self.complete(device, ring, token, &outcome),
-            Carried::UnderWay if device.counters(self.queue).oldest_with_host.load(Ordering::Relaxed) == 0 => {
-                self.tell_oldest(device);
-            }
-            Carried::UnderWay => {}
-            Carried::Careful(token) => {
-                let outcome = self.transfer(device, ring).plain(&token.request, token.seq);
-                self.complete(device, ring, token, &outcome);
-            }
-        }
     }
 
     /// A request that a rule may touch. Its place in the arrival order, its decision and its parking are one step: a

@@ -22,10 +22,11 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use crate::backend_channel::BackendChannel;
 use crate::device::Device;
-use crate::queue::{QueueWorker, Ring};
+use crate::queue::QueueWorker;
 use crate::record::Session as SessionEvent;
 use crate::request::Memory;
 use crate::restart::may_take;
+use crate::ring::Ring;
 use crate::timer::arm;
 use crate::vring::{SharedMemory, Vring, notify};
 

@@ -221,3 +221,105 @@ impl Drop for Uring {
         self.slots.iter_mut().filter_map(Option::take).for_each(std::mem::forget);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
+
+    use super::*;
+    use crate::disk::DiskOptions;
+    use crate::recorder::Recorder;
+    use crate::request::{GuestBuffer, GuestRequest, Memory, What};
+    use crate::transfer::Outcome;
+
+    fn memory() -> MemoryGuard {
+        let memory = Memory::from_ranges(&[(GuestAddress(0), 0x10000)]).expect("guest memory");
+        GuestMemoryAtomic::new(memory).memory()
+    }
+
+    fn op(seq: u64, what: What, memory: &MemoryGuard) -> Box<Op> {
+        let range = what.range().expect("a transfer");
+        let data = GuestBuffer::of(&[(0x1000 * (seq + 1), range.bytes())]);
+        let iovecs = Iovecs::of(&data, 0, memory.clone()).expect("inside");
+        let kind = if what.mutates() { Kind::Write } else { Kind::Read };
+        let request = GuestRequest { head: 0, what, data, status: GuestAddress(0) };
+        let token = InFlight::new(request, seq, 0, 0);
+        Box::new(Op { token, kind, offset: range.offset(), iovecs: Some(iovecs) })
+    }
+
+    fn all_back(uring: &mut Uring) -> Vec<(u64, io::Result<()>)> {
+        let recorder = Recorder::start(None, None).expect("starts");
+        let mut back = Vec::new();
+        while uring.under_way() > 0 {
+            uring.wait().expect("entered");
+            while let Some((op, result)) = uring.take_finished() {
+                back.push((op.token.seq, result));
+                op.token.abandon(&recorder, &Outcome::NOTHING);
+            }
+        }
+        back.sort_by_key(|(seq, _)| *seq);
+        back
+    }
+
+    fn ring(path: &Path) -> Uring {
+        let disk = Disk::open(path, DiskOptions::default()).expect("opens");
+        Uring::new(&disk, false).expect("this host has io_uring")
+    }
+
+    #[test]
+    fn what_is_under_way_conflicts_with_the_same_sectors_if_either_changes_them() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), [7; 16384]).expect("its content");
+        let (mut uring, memory) = (ring(file.path()), memory());
+        let range = |sector| Range { sector, sectors: 8 };
+        assert!(!uring.conflicts(&range(0), true));
+        uring.push(op(0, What::Read(range(0)), &memory)).map_err(|(_, error)| error).expect("taken");
+        assert!(uring.conflicts(&range(7), true) && !uring.conflicts(&range(7), false), "two reads share");
+        uring.push(op(1, What::Write(range(16)), &memory)).map_err(|(_, error)| error).expect("taken");
+        assert!(
+            uring.conflicts(&range(23), false) && !uring.conflicts(&range(24), true) && uring.oldest_seq() == Some(0)
+        );
+        assert!(all_back(&mut uring).iter().all(|(_, result)| result.is_ok()));
+        assert!(
+            !uring.conflicts(&range(0), true) && !uring.conflicts(&range(16), true) && uring.oldest_seq().is_none()
+        );
+        assert_eq!(std::fs::read(file.path()).expect("read")[16 * 512..24 * 512], [0; 4096]);
+    }
+
+    #[test]
+    fn a_short_transfer_goes_on_and_the_end_of_the_image_is_an_error() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), [7; 6144]).expect("its content");
+        let (mut uring, memory) = (ring(file.path()), memory());
+        uring.push(op(0, What::Read(Range { sector: 8, sectors: 4 }), &memory)).map_err(|(_, e)| e).expect("taken");
+        uring.push(op(1, What::Read(Range { sector: 8, sectors: 8 }), &memory)).map_err(|(_, e)| e).expect("taken");
+        let back = all_back(&mut uring);
+        assert!(back[0].1.is_ok());
+        assert_eq!(back[1].1.as_ref().expect_err("it ends").kind(), io::ErrorKind::UnexpectedEof);
+        let mut seen = [0; 2048];
+        memory.read_slice(&mut seen, GuestAddress(0x2000)).expect("inside");
+        assert_eq!(seen, [7; 2048], "what there was has come");
+    }
+
+    #[test]
+    fn more_than_the_ring_holds_at_once_come_back_each_once() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), vec![7; 1 << 20]).expect("its content");
+        let (mut uring, memory) = (ring(file.path()), memory());
+        for seq in 0..1000 {
+            let mut op = op(0, What::Read(Range { sector: seq % 2000, sectors: 1 }), &memory);
+            op.token.seq = seq;
+            uring.push(op).map_err(|(_, error)| error).expect("taken");
+        }
+        let back: Vec<u64> = all_back(&mut uring)
+            .into_iter()
+            .map(|(seq, result)| {
+                result.expect("read");
+                seq
+            })
+            .collect();
+        assert_eq!(back, (0..1000).collect::<Vec<_>>());
+    }
+}

@@ -26,6 +26,14 @@ impl Images {
         Ok(Images { memory: image(Path::new("/dev/shm"), wanted)?, disk: image(&wanted.disk_dir(), wanted)? })
     }
 
+    /// Why the numbers on disk are none, if they are none.
+    pub fn warning(&self) -> Option<String> {
+        let fs = nix::sys::statfs::fstatfs(self.disk.as_file()).ok()?.filesystem_type();
+        let dir = self.disk.path().parent()?.display();
+        let text = format!("a disk: {dir} is in memory, and the cases on disk say nothing; give --disk-dir");
+        (fs == nix::sys::statfs::TMPFS_MAGIC).then_some(text)
+    }
+
     /// The one for this case.
     pub fn path(&self, media: Media) -> PathBuf {
         let image = if media == Media::Memory { &self.memory } else { &self.disk };

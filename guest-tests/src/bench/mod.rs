@@ -36,10 +36,15 @@ pub struct Ran {
 /// Measures, and writes `bench.json`, `bench.html` and `bench.md`.
 pub fn bench(wanted: &Bench, vhost_blk: &Path, repeat: &str, interrupt: &Interrupt) -> Result<Ran, Failure> {
     let plan = cases::plan(wanted)?;
+    let (cpu, last) = (wanted.cpu(), measure::last_cpu());
+    if cpu > last {
+        return Err(Failure::BadInput(format!("there is no CPU {cpu} here: --cpu takes 0 to {last}")));
+    }
     let peers = Peers::find(vhost_blk)?;
     fs::create_dir_all(&wanted.out).at("make", &wanted.out)?;
     let images = Images::make(wanted)?;
     let mut report = Report::new(wanted, &peers, repeat);
+    report.skipped.extend(images.warning());
     for case in &plan {
         interrupt.check()?;
         show::progress(&format!("measuring {}", case.title()));
