@@ -37,11 +37,20 @@ pub struct Clean {
 }
 
 impl Clean {
-    /// For one queue of this device.
-    pub fn new(device: &Device) -> io::Result<Clean> {
+    /// For one queue of this device. A host that gives no more rings is served by plain calls.
+    pub fn new(device: &Device) -> Clean {
         let ways = if device.is_plain() { device.ways } else { Ways::PLAIN };
-        let uring = if ways.need_uring() { Some(Uring::new(device.disk.disk(), device.poll_us > 0)?) } else { None };
-        Ok(Clean { ways, uring, whole: false })
+        let plain = Clean { ways: Ways::PLAIN, uring: None, whole: false };
+        if !ways.need_uring() {
+            return plain;
+        }
+        match Uring::new(device.disk.disk(), device.poll_us > 0) {
+            Ok(uring) => Clean { ways, uring: Some(uring), whole: false },
+            Err(error) => {
+                device.report_failure(&format!("no io_uring for a queue ({error}): a slow disk will stop it"), false);
+                plain
+            }
+        }
     }
 
     /// Readable when something has come back.

@@ -5,7 +5,6 @@
 
 mod host;
 
-use std::io;
 use std::os::fd::RawFd;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
@@ -53,16 +52,16 @@ pub struct QueueWorker {
 
 impl QueueWorker {
     /// The worker of a queue.
-    pub fn new(queue: u16, device: &Device) -> io::Result<QueueWorker> {
-        Ok(QueueWorker {
+    pub fn new(queue: u16, device: &Device) -> QueueWorker {
+        QueueWorker {
             queue,
             scratch: None,
-            clean: Clean::new(device)?,
+            clean: Clean::new(device),
             poll: Poll::new(device.poll_us),
             is_used: false,
             filter: Filter::default(),
             generation: NO_GENERATION,
-        })
+        }
     }
 
     /// Readable when the host is done with something.

@@ -188,7 +188,7 @@ impl Session {
 
 fn queue_thread(queue: u16, device: &Device) -> io::Result<QueueThread> {
     Ok(QueueThread {
-        worker: Mutex::new(QueueWorker::new(queue, device)?),
+        worker: Mutex::new(QueueWorker::new(queue, device)),
         timer: Mutex::new(TimerFd::new().map_err(|errno| io::Error::from_raw_os_error(errno.errno()))?),
         armed: AtomicBool::new(false),
         wake: Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?),
