@@ -194,6 +194,8 @@ fn kernel_found(name: &str, kernel: &guest_vm::Kernel) -> Vec<Need> {
     let build = elf.as_deref().map(kernel::build).unwrap_or_default();
     let facts = elf.and_then(|elf| KernelFacts::from_vmlinux(&elf).map_err(|error| error.to_string()));
     let identity = dialect::Identity { release: &kernel.release, build: &build };
+    // What mends it depends on what is missing; the reason itself says what a kernel without types would need.
+    let mend = if facts.is_ok() { "guest-tests run --dialect DIALECT" } else { "for lockstep, take another kernel" };
     let judged = facts.and_then(|_| dialect::choose(None, identity)).map(|chosen| {
         let exact = if chosen.exact { "" } else { " (the nearest one)" };
         format!("lockstep in dialect {}{exact}, findings, end state, kernel log", chosen.dialect.describe())
@@ -201,7 +203,7 @@ fn kernel_found(name: &str, kernel: &guest_vm::Kernel) -> Vec<Need> {
     let judged = judged.map_err(|why| format!("findings, end state and kernel log, but no lockstep: {why}"));
     vec![
         Need::new(name, State::Ok, format!("{} ({version})", kernel.release), ""),
-        Need::of("judged with it", judged, State::Advice, "guest-tests run --dialect DIALECT"),
+        Need::of("judged with it", judged, State::Advice, mend),
     ]
 }
 

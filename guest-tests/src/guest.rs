@@ -68,6 +68,8 @@ pub struct Told {
     pub mount_errors: Vec<String>,
     /// The file system was unmounted without an error.
     pub unmounted: bool,
+    /// Why the kernel could not be traced; none: it was.
+    pub not_traced: Option<String>,
     /// How it ended.
     pub end: GuestEnd,
 }
@@ -293,7 +295,14 @@ impl<'a> Ears<'a> {
         let Some(hello) = self.hello else {
             return Err(Failure::infrastructure("the guest did not come up", "console.log and qemu.log say more"));
         };
-        Ok(Told { hello, ops: self.ops, mount_errors: self.mount_errors, unmounted: self.unmounted, end })
+        Ok(Told {
+            hello,
+            ops: self.ops,
+            mount_errors: self.mount_errors,
+            unmounted: self.unmounted,
+            not_traced: None,
+            end,
+        })
     }
 
     fn end(&self, result: Result<(), Ended>, stop: Option<Stop>) -> Result<GuestEnd, Failure> {

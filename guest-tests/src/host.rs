@@ -26,6 +26,9 @@ pub struct Host {
     pub nonce: u64,
     /// `kvm` or `tcg`.
     pub accel: String,
+    /// Why the guest's kernel could not be traced; none: it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_traced: Option<String>,
     /// How the guest's part ended.
     pub guest_end: GuestEnd,
     /// The workload could not be mounted, or the file system not be unmounted.

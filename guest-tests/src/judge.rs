@@ -64,13 +64,14 @@ pub fn read(run: &RunFolder) -> Result<Recorded, Failure> {
     })?;
     // The console has what the kernel said before and after our own process listened.
     let kernel_log = run.read_text(folder::GUEST_LOG)? + &String::from_utf8_lossy(&run.read(folder::CONSOLE)?);
+    let host = Host::read(run)?;
     Ok(Recorded {
+        trace: read_trace(run, &host),
         scenario,
-        host: Host::read(run)?,
+        host,
         device: device_record::read(&run.read_text(folder::DEVICE)?),
         decisions: device_record::read_decisions(&run.read_text(folder::DECISIONS)?),
         ops,
-        trace: read_trace(run),
         kernel_log,
         crash_states: read_crash_states(run)?,
     })
@@ -90,9 +91,12 @@ fn read_crash_states(run: &RunFolder) -> Result<Option<Check>, Failure> {
     Ok(Some(found.durability))
 }
 
-fn read_trace(run: &RunFolder) -> Result<Decoded, String> {
+fn read_trace(run: &RunFolder, host: &Host) -> Result<Decoded, String> {
     if !run.file(folder::GUEST_RAW).exists() {
-        return Err("there is no guest.raw: the guest's kernel could not be traced (guest.log and the run's output say why), or the file was removed".to_owned());
+        return Err(match &host.not_traced {
+            Some(why) => format!("the guest's kernel could not be traced: {why}"),
+            None => "there is no guest.raw: the guest was never traced, or the file was removed".to_owned(),
+        });
     }
     let raw = run.read(folder::GUEST_RAW).map_err(|failure| failure.to_string())?;
     kernel_trace::decode(&raw).map_err(|error| error.to_string())

@@ -262,9 +262,9 @@ fn work(
         phases,
     });
     let told = guest::talk(ctl, trace, &task, folder, &around);
-    let Around { mut disk, mut vm, phases, .. } = around.into_inner();
+    let Around { mut disk, mut vm, phases, tracing, .. } = around.into_inner();
     let told = the_more_telling(told, &mut disk, &mut vm, interrupt)?;
-    let told = end_of_vm(told, vm, interrupt)?;
+    let told = Told { not_traced: tracing.not_traced, ..end_of_vm(told, vm, interrupt)? };
     phases.done("power off");
     let disk_end = disk.end()?;
     phases.done("disk end");
@@ -317,6 +317,8 @@ fn job(scenario: &Scenario) -> Job {
 struct Tracing {
     facts: Option<KernelFacts>,
     elf: Vec<u8>,
+    /// Why it cannot be traced.
+    not_traced: Option<String>,
 }
 
 impl Tracing {
@@ -324,10 +326,10 @@ impl Tracing {
     fn new(plan: &Plan) -> Result<Tracing, Failure> {
         let elf = std::fs::read(&plan.kernel.vmlinux).at("read", &plan.kernel.vmlinux)?;
         match KernelFacts::from_vmlinux(&elf) {
-            Ok(facts) => Ok(Tracing { facts: Some(facts), elf }),
+            Ok(facts) => Ok(Tracing { facts: Some(facts), elf, not_traced: None }),
             Err(error) => {
                 show::progress(&format!("no lockstep: {error}"));
-                Ok(Tracing { facts: None, elf })
+                Ok(Tracing { facts: None, elf, not_traced: Some(error.to_string()) })
             }
         }
     }
@@ -399,6 +401,7 @@ impl Surroundings for Around<'_> {
             Ok(plan) => Ok(Some(plan)),
             Err(error) => {
                 show::progress(&format!("no lockstep: {error}"));
+                self.tracing.not_traced = Some(error.to_string());
                 Ok(None)
             }
         }
@@ -508,6 +511,7 @@ fn look_at_what_is_left(
         seed: args.seed,
         nonce: plan.nonce,
         accel: plan.accel.name().to_owned(),
+        not_traced: told.not_traced,
         guest_end: told.end,
         mount_errors: told.mount_errors,
         expect_unmet: disk_end == DiskEnd::ExpectUnmet,

@@ -19,6 +19,11 @@ pub enum FactsError {
         /// What was found.
         what: &'static str,
     },
+    /// The types of ext4 are not among the kernel's own.
+    #[error(
+        "the kernel's BTF does not know ext4: it is a module here, or left out; lockstep needs it built in (CONFIG_EXT4_FS=y, as in Debian's cloud flavour)"
+    )]
+    Ext4IsModule,
     /// A field the probes read is not there.
     #[error("the kernel's BTF has no {path}; this kernel's writeback path is not one this program knows")]
     NoField {

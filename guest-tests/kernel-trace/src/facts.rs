@@ -77,6 +77,9 @@ impl KernelFacts {
     /// Reads the offsets out of bare BTF (`/sys/kernel/btf/vmlinux`).
     pub fn from_btf(bytes: &[u8]) -> Result<Self, FactsError> {
         let btf = Btf::parse(bytes)?;
+        if btf.offset("ext4_io_end", &["flag"]).is_err() && btf.offset("ext4_inode_info", &["vfs_inode"]).is_err() {
+            return Err(FactsError::Ext4IsModule);
+        }
         // 5.10 has no folios; its end of writeback takes a page, whose fields lie at the same places under older names.
         let folio = |field: &'static str| btf.offset("folio", &[field]).or_else(|_| btf.offset("page", &[field]));
         // refcount_t since 6.1, a bare atomic_t before.

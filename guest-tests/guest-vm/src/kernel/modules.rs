@@ -1,7 +1,7 @@
 //! Which modules a virtio guest has to load, from the kernel's own files.
 //!
 //! Wanted: the transport, the ports, the disk, and ext4. What is built in is skipped, what a module depends on
-//! (the `depends=` of its .modinfo) comes before it. Compressed modules are unpacked, for the guest has no tools.
+//! (the `depends=` of its .modinfo, and the `softdep=pre:` where such a module is there) comes before it. Compressed modules are unpacked, for the guest has no tools.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -45,7 +45,16 @@ impl Resolver {
             return Err(Error::NoKernel { spec: release.into(), why });
         };
         let path = unpack(&path, name, &self.unpacked)?;
-        for needed in depends(&fs::read(&path).doing(|| format!("reading {}", path.display()))?) {
+        let bytes = fs::read(&path).doing(|| format!("reading {}", path.display()))?;
+        for wanted in soft_depends(&bytes) {
+            // An algorithm (crypto-crc32c), asked for by name at run time; in a guest nobody could load it then. It may be
+            // built in.
+            let algorithm = wanted.strip_prefix("crypto_").unwrap_or(&wanted);
+            let names = [wanted.clone(), format!("{algorithm}_generic")];
+            let known = names.into_iter().find(|name| self.index.contains_key(name));
+            known.map_or(Ok(()), |name| self.add(&name, false, release))?;
+        }
+        for needed in depends(&bytes) {
             // What the disk alone needs may be loaded early: it starts no request.
             self.add(&needed, false, release)?;
         }
@@ -79,13 +88,22 @@ fn built_in(tree: &Path) -> Vec<String> {
     lines.flat_map(|text| text.lines().filter_map(|line| module_name(Path::new(line))).collect::<Vec<_>>()).collect()
 }
 
-/// The names after `depends=` in a module's .modinfo, which is a list of zero-ended strings.
+/// The names after `depends=` in a module's .modinfo.
 fn depends(module: &[u8]) -> Vec<String> {
-    const KEY: &[u8] = b"\0depends=";
-    let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else { return Vec::new() };
-    let value = module[at + KEY.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
+    names(module, b"\0depends=", ',')
+}
+
+/// Those after `softdep=pre:`.
+fn soft_depends(module: &[u8]) -> Vec<String> {
+    names(module, b"\0softdep=pre:", ' ')
+}
+
+/// .modinfo is a list of zero-ended strings.
+fn names(module: &[u8], key: &[u8], between: char) -> Vec<String> {
+    let Some(at) = module.windows(key.len()).position(|window| window == key) else { return Vec::new() };
+    let value = module[at + key.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
     let names = String::from_utf8_lossy(value);
-    names.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
+    names.split(between).filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
 }
 
 fn unpack(path: &Path, name: &str, into: &Path) -> Result<PathBuf, Error> {
@@ -146,6 +164,14 @@ mod tests {
             order(&tree),
             ["virtio_ring", "virtio_pci_modern_dev", "virtio_pci", "virtio", "virtio_console", "virtio_blk late"]
         );
+    }
+
+    #[test]
+    fn an_algorithm_that_ext4_asks_for_by_name_comes_before_it_where_it_is_a_module() {
+        let modules =
+            [("ext4", "jbd2\0softdep=pre: crypto-crc32c"), ("jbd2", ""), ("crc32c_generic", ""), ("virtio_blk", "")];
+        let tree = tree(&modules, "kernel/virtio_pci.ko\nkernel/virtio_console.ko\n");
+        assert_eq!(order(&tree), ["crc32c_generic", "jbd2", "ext4", "virtio_blk late"]);
     }
 
     #[test]
