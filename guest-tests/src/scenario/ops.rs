@@ -39,6 +39,7 @@ const FORMS: &[Form] = &[
     form("aio_write", &["path", "len", "pattern"], &["offset", "direct", "stride"]),
     form("mark", &["name"], &[]),
     form("sleep_ms", &["ms"], &[]),
+    form("await_capacity", &["sectors"], &[]),
     form("remount", &[], &[]),
 ];
 
@@ -109,7 +110,7 @@ fn text_of<'n>(at: &At<'n>) -> Option<&'n str> {
 /// A key means the same in every operation.
 fn value(reader: &mut Reader<'_>, key: &str, at: &At<'_>) {
     match key {
-        "offset" | "len" | "ms" => drop(reader.integer(at, 0, MAX_INTEGER)),
+        "offset" | "len" | "ms" | "sectors" => drop(reader.integer(at, 0, MAX_INTEGER)),
         "keep_size" | "direct" | "start_only" | "msync" => drop(reader.boolean(at)),
         "stride" => stride(reader, at),
         "errno" => errno(reader, at),
@@ -156,7 +157,7 @@ mod tests {
         for key in keys {
             let value = match *key {
                 "keep_size" | "direct" | "start_only" | "msync" => true.into(),
-                "offset" | "len" | "ms" => 4096.into(),
+                "offset" | "len" | "ms" | "sectors" => 4096.into(),
                 "stride" => serde_json::json!({ "chunk": 512, "step": 1024 }),
                 _ => "f".into(),
             };
