@@ -75,8 +75,8 @@ impl Complaint {
             return;
         }
         match last.1 {
-            0 => eprintln!("vhost-blk: {text}"),
-            more => eprintln!("vhost-blk: {text} (and {more} more like this, not shown)"),
+            0 => tell!("vhost-blk: {text}"),
+            more => tell!("vhost-blk: {text} (and {more} more like this, not shown)"),
         }
         *last = (Some(Instant::now()), 0);
     }

@@ -224,9 +224,7 @@ impl Disk {
         let free = host.blocks_available() * host.fragment_size();
         if self.traits.regular && missing > free {
             let (path, missing, free) = (self.path.display(), missing >> 20, free >> 20);
-            eprintln!(
-                "vhost-blk: warning: {path} may still grow by {missing} MiB, its file system has {free} MiB free"
-            );
+            tell!("vhost-blk: warning: {path} may still grow by {missing} MiB, its file system has {free} MiB free");
         }
     }
 
@@ -235,7 +233,7 @@ impl Disk {
         let tail = length(&self.file).map_or(0, |bytes| bytes % SECTOR_BYTES);
         if tail > 0 {
             let path = self.path.display();
-            eprintln!("vhost-blk: warning: the last {tail} bytes of {path} are no whole sector, and are not served");
+            tell!("vhost-blk: warning: the last {tail} bytes of {path} are no whole sector, and are not served");
         }
     }
 

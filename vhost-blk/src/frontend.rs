@@ -175,7 +175,7 @@ impl Connection {
             if let Err(error) = daemon.wait()
                 && !is_goodbye(&error)
             {
-                eprintln!("vhost-blk: the front-end's session ended: {error}");
+                tell!("vhost-blk: the front-end's session ended: {error}");
             }
             drop(tell);
             // Handed back, not dropped: dropping it ends the queue threads, and those have requests to settle first.

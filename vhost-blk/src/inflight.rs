@@ -61,7 +61,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         if !self.left {
             DROPPED.fetch_add(1, Ordering::Relaxed);
-            eprintln!("vhost-blk: bug: request {} on queue {} was dropped without an answer", self.seq, self.queue);
+            tell!("vhost-blk: bug: request {} on queue {} was dropped without an answer", self.seq, self.queue);
         }
     }
 }

@@ -5,6 +5,15 @@
 //! make it wait) → `transfer` (moves bytes between guest, `disk` and `overlay`) → `inflight` (answers it) → `recorder`.
 //! A request that no rule can touch goes by `clean` instead: no lock, no copy, and io_uring where the host would wait.
 
+/// Says something on stderr. Whoever read that may be gone, which is no reason to leave a guest: `eprintln` would panic.
+#[macro_export]
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 pub mod args;
 pub mod backend_channel;
 pub mod cache;

@@ -15,6 +15,7 @@ use vhost_blk::error::StartError;
 use vhost_blk::record::{Completeness, print};
 use vhost_blk::serve::{Ending, Server, load_scripts};
 use vhost_blk::snapshot::{ApplyError, StateHeader, apply, read_header};
+use vhost_blk::tell;
 
 /// What the conventions for vhost-user backend programs ask for (QEMU, docs/interop/vhost-user.rst).
 const CAPABILITIES: &str = r#"{"type":"block","features":["read-only","blk-file"]}"#;
@@ -46,12 +47,12 @@ fn serve(args: &Serve) -> u8 {
     };
     // Whoever starts this program waits for this line.
     let place = args.socket_path.as_ref().map_or_else(|| "its descriptor".into(), |path| path.display().to_string());
-    eprintln!("vhost-blk: ready on {place}");
+    tell!("vhost-blk: ready on {place}");
     let ending = server.run(&stop);
     match &ending {
         Ending::Clean => {}
-        Ending::Unmet(unmet) => unmet.iter().for_each(|line| eprintln!("vhost-blk: {line}")),
-        Ending::HostFailed(why) => eprintln!("vhost-blk: {why}"),
+        Ending::Unmet(unmet) => unmet.iter().for_each(|line| tell!("vhost-blk: {line}")),
+        Ending::HostFailed(why) => tell!("vhost-blk: {why}"),
     }
     ending.exit_code()
 }
@@ -70,7 +71,7 @@ fn end_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
-        eprintln!("vhost-blk: a bug of this program, please report it with the lines above");
+        tell!("vhost-blk: a bug of this program, please report it with the lines above");
         std::process::exit(4);
     }));
 }
@@ -78,8 +79,8 @@ fn end_on_panic() {
 fn refuse_start(error: &StartError) -> u8 {
     match error {
         // Lines of the form file:line:col, for editors: nothing before them.
-        StartError::Script(_) => eprintln!("{error}"),
-        _ => eprintln!("vhost-blk: {error}"),
+        StartError::Script(_) => tell!("{error}"),
+        _ => tell!("vhost-blk: {error}"),
     }
     error.exit_code()
 }
@@ -100,7 +101,7 @@ fn script(command: &ScriptCommand) -> u8 {
 fn with_script(files: &[PathBuf], then: impl FnOnce(&fault_injection::Script) -> u8) -> u8 {
     match load_scripts(files) {
         Ok((script, warnings)) => {
-            warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            warnings.iter().for_each(|warning| tell!("{warning}"));
             then(&script)
         }
         Err(error) => refuse_start(&error),
@@ -126,7 +127,7 @@ fn check(files: &[PathBuf], strict: bool, image: Option<&Path>, queues: u16) -> 
         problems.extend(script.check_device(&facts));
         problems.extend(vhost_blk::files::check(&script, &disk));
     }
-    problems.iter().for_each(|problem| eprintln!("{problem}"));
+    problems.iter().for_each(|problem| tell!("{problem}"));
     let bad = problems.iter().any(|problem| strict || !Problem::is_warning(problem));
     if bad { 2 } else { 0 }
 }
@@ -216,6 +217,6 @@ fn say(text: &str) -> u8 {
 }
 
 fn fail(code: u8, text: &str) -> u8 {
-    eprintln!("vhost-blk: {text}");
+    tell!("vhost-blk: {text}");
     code
 }

@@ -151,7 +151,7 @@ fn announce(device: &Device, gates: &Gates, cut: &Cut<'_>) {
     let listeners = device.note(Kind::PowerCut, cut.seq, &text);
     if cut.cut.then == Then::KillVm && device.power.as_ref().is_some_and(|power| power.qmp.is_none()) {
         let who = if listeners == 0 { "nobody listens on the control socket; " } else { "" };
-        eprintln!("vhost-blk: the power was cut by \"{}\"; {who}end the virtual machine now", cut.cut.by);
+        tell!("vhost-blk: the power was cut by \"{}\"; {who}end the virtual machine now", cut.cut.by);
     }
 }
 

@@ -334,7 +334,7 @@ impl Writer {
         let result = self.write_all();
         if let Err(error) = &result {
             // The device goes on: the guest is not to suffer for a full disk under the record. The end of the run says it.
-            eprintln!("vhost-blk: {error}; the record ends here");
+            tell!("vhost-blk: {error}; the record ends here");
             self.swallow();
         }
         result

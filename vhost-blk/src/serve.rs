@@ -63,7 +63,7 @@ impl Server {
         let image = check_arguments(args)?;
         let (script, warnings) = load_scripts(&args.faults)?;
         for warning in &warnings {
-            eprintln!("{warning}");
+            tell!("{warning}");
         }
         let limits = script.device();
         let read_only = args.read_only || limits.read_only.unwrap_or(false);
@@ -184,7 +184,7 @@ fn engine(args: &Serve, script: &Arc<Script>) -> Result<Engine, StartError> {
     let refuse = |why: String| StartError::Arguments(format!("cannot replay {}: {why}", path.display()));
     let replay = Replay::parse(&text).map_err(refuse)?;
     for line in replay.by_hand() {
-        eprintln!(
+        tell!(
             "vhost-blk: warning: {}: {line} was done by hand then; what came of it is forced, and it is not done again",
             path.display()
         );
@@ -220,7 +220,7 @@ fn check_against_image(script: &Script, disk: &Disk, offer: &Offer) -> Result<()
     };
     let (warnings, errors): (Vec<_>, Vec<_>) = script.check_device(&facts).into_iter().partition(Problem::is_warning);
     for warning in &warnings {
-        eprintln!("{warning}");
+        tell!("{warning}");
     }
     if !errors.is_empty() {
         return Err(StartError::Script(errors));
@@ -261,7 +261,7 @@ fn ways(args: &Serve, disk: &Disk) -> Result<Ways, StartError> {
             Err(StartError::Host { what: "set up io_uring (--io uring)", source })
         }
         Err(error) => {
-            eprintln!("vhost-blk: warning: no io_uring on this host ({error}); a slow disk will stop its queue");
+            tell!("vhost-blk: warning: no io_uring on this host ({error}); a slow disk will stop its queue");
             Ok(Ways::PLAIN)
         }
     }

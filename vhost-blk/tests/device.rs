@@ -617,7 +617,11 @@ fn a_flood_on_the_control_socket_disturbs_no_request() {
             let Ok(mut client) = std::os::unix::net::UnixStream::connect(device.control()) else { continue };
             client.set_write_timeout(Some(std::time::Duration::from_millis(20))).expect("a limit");
             // Until the device has had enough of it, or does not read because its answers are not read.
-            while flooding.load(Ordering::SeqCst) && client.write_all(sent).is_ok() {}
+            while flooding.load(Ordering::SeqCst) {
+                if client.write_all(sent).is_err() {
+                    break;
+                }
+            }
         }
     };
     let _stuck: Vec<_> = (0..4)

@@ -419,3 +419,16 @@ fn small_mistakes_are_told_once_with_their_remedy() {
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
     assert!(said.contains("the last 488 bytes of"), "{said}");
 }
+
+#[test]
+fn a_device_whose_stderr_nobody_reads_any_more_serves_on() {
+    let folder = folder_with_image();
+    let Served { mut child, stderr } = serve(folder.path(), &[]);
+    drop(stderr);
+    let mut guest = Guest::connect(&folder.path().join("s"), 1);
+    let header = guest.header(OUT, 0);
+    guest.odd(&[(header, 16, false)]);
+    assert_eq!(guest.read(0, 1).0, OK, "what it had to say about the chain was said to nobody");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("a living process");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
