@@ -189,7 +189,7 @@ impl Calls {
                 self.returns("fail_convert", 0);
             }
             Call::DioSubmit { ino, offset, len, is_async, fail_alloc } => {
-                let write = DirectWrite { ino, offset, len, is_async };
+                let write = DirectWrite { ino, offset, len, is_async, overwrite: false };
                 let mut thread = Thread::calling(Frame::DirectIo { write, at: DirectIoAt::Enter });
                 thread.fail_alloc = fail_alloc;
                 let ret = self.run(&mut thread);
@@ -328,7 +328,7 @@ fn is_line(event: &Event) -> bool {
 
 impl Inode {
     /// A buffer becomes dirty; one that has no block yet gets that of the extent, as it is now.
-    fn dirty(&mut self, lblk: u64) {
+    pub(crate) fn dirty(&mut self, lblk: u64) {
         let page = lblk / self.blocks_per_page();
         let extent = self.extents.at(lblk);
         self.pages.entry(page).or_default();

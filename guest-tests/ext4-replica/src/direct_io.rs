@@ -20,6 +20,8 @@ pub(crate) struct DirectWrite {
     pub(crate) offset: u64,
     pub(crate) len: u64,
     pub(crate) is_async: bool,
+    /// All its blocks are written already, and its caller knows: it converts nothing. Calls say nothing of it.
+    pub(crate) overwrite: bool,
 }
 
 /// Steps of `ext4_ext_direct_IO` up to the point where the generic code waits or has queued.
@@ -63,7 +65,7 @@ pub(crate) enum ReturnAt {
 
 impl Path {
     pub(crate) fn ext4_ext_direct_io(&mut self, thread: &mut Thread, write: DirectWrite, at: DirectIoAt) {
-        let DirectWrite { ino, offset, len, is_async } = write;
+        let DirectWrite { ino, offset, len, is_async, overwrite } = write;
         let go = |thread: &mut Thread, at| thread.call(Frame::DirectIo { write, at });
         match at {
             DirectIoAt::Enter => {
@@ -95,7 +97,7 @@ impl Path {
             DirectIoAt::Generic(io_end) => {
                 self.state.born.iocbs += 1;
                 let id = IocbId(self.state.born.iocbs);
-                self.state.iocbs.insert(id, Iocb::new(ino, offset, io_end));
+                self.state.iocbs.insert(id, Iocb { overwrite, ..Iocb::new(ino, offset, io_end) });
                 thread.iocb = Some(id);
                 self.inode(ino).i_dio_count += 1;
                 go(thread, DirectIoAt::GetBlock(io_end));
@@ -120,6 +122,9 @@ impl Path {
         }
         let found = inode.aio;
         let io_end = if self.has(Bug::AioPointer) { found } else { own };
+        if io_end != own {
+            self.acts(Bug::AioPointer);
+        }
         match (io_end, thread.iocb) {
             (Some(io_end), _) => thread.call(Frame::SetIoUnwrittenFlag { io_end, at: OrFlag::Test }),
             (None, Some(iocb)) if self.iomap() => {
@@ -159,6 +164,8 @@ impl Path {
             return thread.call(Frame::ReleaseIoEnd { io_end, at: Release::Check });
         }
         state.range = end.range;
+        // Whether what was not written is converted all the same is a question of its own (74c66bcb7eda, 4.6).
+        state.direct_failed = end.ret < 0;
         if end.is_async {
             state.aio = Some((end.iocb, end.ret));
         }
@@ -178,7 +185,7 @@ impl Path {
     /// The rest of `ext4_ext_direct_IO`.
     pub(crate) fn ext4_ext_direct_io_returns(&mut self, thread: &mut Thread, iocb: IocbId, ret: i64, at: ReturnAt) {
         let go = |thread: &mut Thread, at| thread.call(Frame::DirectIoReturn { iocb, ret, at });
-        let Iocb { ino, offset, io_end, ended, .. } = *self.iocb_mut(iocb);
+        let Iocb { ino, offset, io_end, ended, overwrite, .. } = *self.iocb_mut(iocb);
         match at {
             ReturnAt::Generic => {
                 self.iocb_mut(iocb).returned = Some(ret);
@@ -202,7 +209,7 @@ impl Path {
                     self.second_put(thread, iocb);
                 }
             }
-            ReturnAt::Convert if ret > 0 && self.inode(ino).dio_unwritten => {
+            ReturnAt::Convert if ret > 0 && !overwrite && self.inode(ino).dio_unwritten => {
                 go(thread, ReturnAt::Converted);
                 let range = IoEndVec { offset, size: ret as u64 };
                 thread.call(Frame::ConvertUnwrittenExtents { ino, io_end: None, range, at: Convert::Enter });
@@ -223,7 +230,9 @@ impl Path {
         if self.dialect.io_end_per_bio {
             if private.is_some() {
                 thread.call(Frame::ReleaseIoEnd { io_end, at: Release::Check });
-                if !self.has(Bug::DioFreeUnwritten) {
+                if self.has(Bug::DioFreeUnwritten) && self.io_end(io_end).flag.unwritten {
+                    self.acts(Bug::DioFreeUnwritten);
+                } else {
                     thread.call(Frame::ClearIoUnwrittenFlag { io_end, at: OrFlag::Test });
                 }
             }
@@ -233,10 +242,13 @@ impl Path {
             if !self.has(Bug::DioDoublePut) {
                 return;
             }
+            self.acts(Bug::DioDoublePut);
             self.tell(Event::Warn { function: "ext4_ext_direct_IO", what: "private_not_io_end" });
         }
-        if !ended && !self.has(Bug::DioDoubleDone) {
-            self.drop_direct(io_end);
+        match self.has(Bug::DioDoubleDone) {
+            true if !ended => self.acts(Bug::DioDoubleDone),
+            false if !ended => self.drop_direct(io_end),
+            _ => {}
         }
         thread.call(Frame::PutIoEnd { io_end, at: Put::DecAndTest });
     }
@@ -247,6 +259,7 @@ impl Path {
         let flag = &mut self.io_end_mut(io_end).flag;
         flag.direct = false;
         if zeroed && std::mem::take(&mut flag.unwritten) {
+            self.acts(Bug::DioFlagZeroed);
             self.tell(Event::Warn { function: "ext4_ext_direct_IO", what: "unwritten" });
         }
     }
@@ -258,7 +271,7 @@ impl Path {
 
 impl Iocb {
     fn new(ino: Ino, offset: u64, io_end: Option<IoEndId>) -> Iocb {
-        Iocb { ino, offset, io_end, private: io_end, unwritten: false, ended: false, returned: None }
+        Iocb { ino, offset, io_end, private: io_end, unwritten: false, overwrite: false, ended: false, returned: None }
     }
 }
 
@@ -281,7 +294,7 @@ mod tests {
     }
 
     fn begin(offset: u64, is_async: bool) -> Thread {
-        let write = DirectWrite { ino: INO, offset, len: 4096, is_async };
+        let write = DirectWrite { ino: INO, offset, len: 4096, is_async, overwrite: false };
         Thread::calling(Frame::DirectIo { write, at: DirectIoAt::Enter })
     }
 

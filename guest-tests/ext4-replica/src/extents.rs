@@ -48,6 +48,11 @@ impl ExtentMap {
         self.by_lblk.values()
     }
 
+    /// The same, that far away on the disk.
+    pub(crate) fn lies(&mut self, further: i64) {
+        self.by_lblk.values_mut().for_each(|extent| extent.pblk = extent.pblk.wrapping_add_signed(further));
+    }
+
     /// The extent that holds a block.
     pub(crate) fn at(&self, lblk: u64) -> Option<Extent> {
         self.by_lblk.range(..=lblk).next_back().map(|(_, extent)| *extent).filter(|extent| lblk < extent.end())

@@ -6,6 +6,7 @@
 //! get into bios is in `writeback.rs`, direct I/O in `direct_io.rs`.
 
 use crate::bug::Bug;
+use crate::cause::{Cause, Causes};
 use crate::dialect::{Dialect, DirectIo, FinishErrno, Range};
 use crate::event::Event;
 use crate::mutation::Mutation;
@@ -33,14 +34,16 @@ pub(crate) struct Path {
     pub(crate) journal_aborted: bool,
     /// What happened since it was last taken. No part of the state.
     pub(crate) events: Vec<Event>,
+    /// What has made a difference so far.
+    pub(crate) acted: Causes,
 }
 
 impl Path {
     /// `block_bytes` is that of a trace's file system; inodes that a driver creates have their own.
     pub(crate) fn new(dialect: Dialect, mutation: Option<Mutation>, block_bytes: u64) -> Path {
         let (data_err_abort, journal_aborted) = (false, false);
-        let (state, events) = (State::default(), Vec::new());
-        Path { state, dialect, mutation, block_bytes, data_err_abort, journal_aborted, events }
+        let (state, events, acted) = (State::default(), Vec::new(), Causes::default());
+        Path { state, dialect, mutation, block_bytes, data_err_abort, journal_aborted, events, acted }
     }
 
     pub(crate) fn planted(&self, mutation: Mutation) -> bool {
@@ -49,6 +52,11 @@ impl Path {
 
     pub(crate) fn has(&self, bug: Bug) -> bool {
         self.dialect.has(bug)
+    }
+
+    /// This defect makes a difference here.
+    pub(crate) fn acts(&mut self, bug: Bug) {
+        self.acted.add(Cause::Defect(bug));
     }
 
     pub(crate) fn tell(&mut self, event: Event) {
@@ -148,6 +156,9 @@ impl Path {
         };
         if matches!(at, OrFlag::Read) && self.has(Bug::RacyFlag) {
             return Some(OrFlag::Write(flag));
+        }
+        if flag != self.io_end(io_end).flag {
+            self.acts(Bug::RacyFlag);
         }
         change(&mut flag);
         self.io_end_mut(io_end).flag = flag;
@@ -334,7 +345,11 @@ impl Path {
                 if self.io_end(io_end).flag.unwritten {
                     thread.call(Frame::ClearIoUnwrittenFlag { io_end, at: OrFlag::Test });
                     let after_error = self.dialect.put_converts_after_error;
-                    if self.dialect.put_converts && (after_error || self.converts(io_end)) {
+                    let converts = self.converts(io_end);
+                    if self.dialect.put_converts && (after_error || converts) {
+                        if !converts {
+                            self.acted.add(Cause::PutConvertsAfterError);
+                        }
                         thread.call(Frame::ConvertUnwrittenIoEndVec { io_end, next: 0 });
                     }
                 }
@@ -430,9 +445,14 @@ impl Path {
         }
     }
 
-    fn converts(&self, io_end: IoEndId) -> bool {
+    fn converts(&mut self, io_end: IoEndId) -> bool {
         let always = self.has(Bug::ConvertAfterError) && !self.planted(Mutation::NoConvertAfterError);
-        always || !self.io_end(io_end).flag.error
+        let state = self.io_end(io_end);
+        let failed = state.flag.error || state.direct_failed;
+        if always && failed {
+            self.acts(Bug::ConvertAfterError);
+        }
+        always || !failed
     }
 
     /// Ranges in the order in which they were mapped; the first error ends it.

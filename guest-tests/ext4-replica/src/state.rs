@@ -106,6 +106,8 @@ pub(crate) struct IoEnd {
     pub(crate) aio: Option<(IocbId, i64)>,
     /// It is on the inode's list.
     pub(crate) listed: bool,
+    /// The direct write that it belongs to ended with an error.
+    pub(crate) direct_failed: bool,
     pub(crate) released: bool,
 }
 
@@ -162,6 +164,8 @@ pub(crate) struct Iocb {
     pub(crate) io_end: Option<IoEndId>,
     /// `private`: the io_end, until `ext4_end_io_dio` takes it off.
     pub(crate) private: Option<IoEndId>,
+    /// It changes nothing but data.
+    pub(crate) overwrite: bool,
     /// IOMAP_DIO_UNWRITTEN.
     pub(crate) unwritten: bool,
     /// The generic code has called `ext4_end_io_dio`.
@@ -173,7 +177,18 @@ pub(crate) struct Iocb {
 impl IoEnd {
     pub(crate) fn new(ino: Ino, count: i32) -> IoEnd {
         let (flag, range, list_vec, bio) = (Flag::default(), IoEndVec::default(), Vec::new(), VecDeque::new());
-        IoEnd { ino, count, flag, range, list_vec, bio, aio: None, listed: false, released: false }
+        IoEnd {
+            ino,
+            count,
+            flag,
+            range,
+            list_vec,
+            bio,
+            aio: None,
+            listed: false,
+            direct_failed: false,
+            released: false,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! and end where the trace says.
 
 use crate::bug::Bug;
+use crate::cause::Cause;
 use crate::dialect::Range;
 use crate::event::Event;
 use crate::page_io::{ENOMEM, Path, add_to_list_vec};
@@ -162,6 +163,9 @@ impl Path {
             }
             None => {
                 thread.ret = ENOMEM;
+                if self.has(Bug::EnomemLockLeak) && !thread.taken.is_empty() {
+                    self.acts(Bug::EnomemLockLeak);
+                }
                 self.give_pages_back(ino, by, &thread.taken);
             }
         }
@@ -215,7 +219,11 @@ impl Path {
             (Some(_), _) if sum => {}
             (Some(first), Range::MappedPages) => {
                 range.offset = if range.size == 0 { first << bits } else { range.offset };
+                let starts_there = first << bits == range.offset + range.size;
                 range.size += PAGE_BYTES;
+                if !starts_there || blocks.len() << bits != PAGE_BYTES as usize {
+                    self.acted.add(Cause::MappedPages);
+                }
             }
             (Some(_), Range::Vec) => blocks.iter().for_each(|lblk| add_to_list_vec(list_vec, lblk << bits, 1 << bits)),
         }
@@ -320,6 +328,9 @@ impl Path {
         let buffer = self.inode(ino).buffer(lblk);
         let uninit = buffer.uninit;
         buffer.uninit &= !clear_early;
+        if (count_first || clear_early && uninit) && !self.has_room(thread, ino, lblk) {
+            self.too_early(count_first, clear_early && uninit);
+        }
         if !count_first && !self.bio_add_page(thread, ino, lblk) {
             return self.submit_and_retry(thread, ino, lblk);
         }
@@ -329,6 +340,16 @@ impl Path {
         thread.call(Frame::IoSubmitAddBh { ino, lblk, at: AddBh::Count { added: !count_first } });
         if let (true, Some(io_end)) = (uninit, thread.io().io_end) {
             thread.call(Frame::SetIoUnwrittenFlag { io_end, at: OrFlag::Test });
+        }
+    }
+
+    /// The bio will refuse a buffer that has been counted, or whose `uninit` is gone, already.
+    fn too_early(&mut self, counted: bool, cleared: bool) {
+        if counted {
+            self.acts(Bug::InflatedRange);
+        }
+        if cleared {
+            self.acts(Bug::UninitClearedEarly);
         }
     }
 
@@ -381,20 +402,27 @@ impl Path {
 
     /// A buffer right behind the last segment, in the same page, lengthens it; any other takes a new one, if there is room.
     fn bio_add_page(&mut self, thread: &mut Thread, ino: Ino, lblk: u64) -> bool {
+        if !self.has_room(thread, ino, lblk) {
+            return false;
+        }
         let inode = self.inode(ino);
         let (page, bytes) = (lblk / inode.blocks_per_page(), 1 << inode.block_bits);
-        let Some(bio) = thread.io().io_bio else { return false };
+        let bio = thread.io().io_bio.expect("an open bio has room");
         let bio = self.bio_mut(bio);
-        let room = bio.segments.len() < bio.max_segments as usize;
         match bio.segments.last_mut() {
-            Some(last) if last.page == page && last.blocks.last().is_some_and(|last| last + 1 == lblk) => {
-                last.blocks.push(lblk);
-            }
-            _ if room => bio.segments.push(Segment { page, blocks: vec![lblk] }),
-            _ => return false,
+            Some(last) if last.goes_on(page, lblk) => last.blocks.push(lblk),
+            _ => bio.segments.push(Segment { page, blocks: vec![lblk] }),
         }
         bio.bytes += bytes;
         true
+    }
+
+    fn has_room(&mut self, thread: &mut Thread, ino: Ino, lblk: u64) -> bool {
+        let page = lblk / self.inode(ino).blocks_per_page();
+        let Some(bio) = thread.io().io_bio else { return false };
+        let bio = self.bio(bio);
+        let room = bio.segments.len() < bio.max_segments as usize;
+        room || bio.segments.last().is_some_and(|last| last.goes_on(page, lblk))
     }
 
     /// The io_end grows by the buffer.
@@ -406,7 +434,11 @@ impl Path {
         let Some(io_end) = io.io_end else { return };
         let IoEndLists { range, list_vec } = IoEndLists::of(self, io_end);
         if sum {
+            let elsewhere = lblk << bits != range.offset + range.size;
             range.size += 1 << bits;
+            if elsewhere {
+                self.acts(Bug::RangeSum);
+            }
         } else if !mapped_before {
             add_to_list_vec(list_vec, lblk << bits, 1 << bits);
         }
@@ -449,6 +481,13 @@ impl IoEndLists<'_> {
     fn of(path: &mut Path, io_end: IoEndId) -> IoEndLists<'_> {
         let io_end = path.io_end_mut(io_end);
         IoEndLists { range: &mut io_end.range, list_vec: &mut io_end.list_vec }
+    }
+}
+
+impl Segment {
+    /// A block lies right behind this segment, in its page.
+    fn goes_on(&self, page: u64, lblk: u64) -> bool {
+        self.page == page && self.blocks.last().is_some_and(|last| last + 1 == lblk)
     }
 }
 
