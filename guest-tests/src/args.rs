@@ -1,6 +1,7 @@
 //! The command line. Its doc comments are the help.
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use explorer::expect::Expectation;
 use ext4_replica::{Bugs, Dialect};
 use std::path::PathBuf;
 
@@ -41,6 +42,8 @@ pub enum Command {
     Report(Report),
     /// Drive the replica alone: calls as JSON lines on stdin, events as JSON lines on stdout (docs/replica.md).
     Replica(Replica),
+    /// Try every order of steps and every fault of the replica, within bounds (docs/explore.md).
+    Explore(Explore),
     /// Count what a change of the path is worth: two dialects on the same workloads (docs/compare-dialects.md).
     CompareDialects(CompareDialects),
     /// Boot a kernel a few times, see which switches of a dialect it behaves like, and hold that against the table.
@@ -235,6 +238,95 @@ pub struct Report {
     pub run: PathBuf,
 }
 
+/// `guest-tests explore`
+///
+/// Exit codes: 0 everything within bounds was tried, and the findings are those expected (none, if none are named); 1 others;
+/// 2 bad arguments or schedule; 3 a limit stopped it; 130 Ctrl-C.
+#[derive(Debug, ClapArgs)]
+pub struct Explore {
+    /// How the kernel behaves: per_bio, v3_10, seed, v3_11, v5_10, v6_1, v6_12 or v7_2.
+    #[arg(long, value_name = "DIALECT", value_parser = dialect, required_unless_present = "play")]
+    pub dialect: Option<Dialect>,
+    /// Exactly these defects, with commas between them, or `none`. Without it: the dialect's own.
+    #[arg(long, value_name = "LIST", value_parser = Bugs::parse)]
+    pub bugs: Option<Bugs>,
+    /// Search this machine alone: pages, blocks, waits, two_writers, two_interrupts, direct, two_directs, mixed, two_inodes, or custom, which begins
+    /// with nobody in it. May be given several times. Without it: all but custom.
+    #[arg(long, value_name = "NAME")]
+    pub scope: Vec<String>,
+    /// Bounds in the place of each scope's own.
+    #[command(flatten)]
+    pub bounds: ExploreBounds,
+    /// Findings that are expected, with commas between them: CAUSE, PROPERTY or CAUSE/PROPERTY; or `none`.
+    #[arg(long, value_name = "LIST", value_parser = Expectation::parse, default_value = "none")]
+    pub expect: Expectation,
+    /// Folder for schedules, calls and report.html; made if need be.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Stop after this many states.
+    #[arg(long, value_name = "N", default_value_t = 50_000_000)]
+    pub max_states: u64,
+    /// Stop when the search takes more memory than this.
+    #[arg(long, value_name = "MIB", default_value_t = 4096)]
+    pub max_memory_mib: u64,
+    /// Starts that are searched at the same time. Without it: one per processor. The result does not depend on it.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Play a schedule instead, and say whether it still shows what its head says.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dialect", "bugs", "scope", "expect", "out"])]
+    pub play: Option<PathBuf>,
+}
+
+/// How far `guest-tests explore` goes.
+#[derive(Debug, Default, ClapArgs)]
+pub struct ExploreBounds {
+    /// Files.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub inodes: Option<u8>,
+    /// Pages of each.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub pages: Option<u8>,
+    /// Bytes of a block: 1024, 2048 or 4096.
+    #[arg(long, value_name = "BYTES", value_parser = block_size)]
+    pub block_size: Option<u32>,
+    /// Segments that a bio may have room for; each of a list with commas is tried.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_pages: Vec<u32>,
+    /// Passes of writeback.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=9))]
+    pub writers: Option<u8>,
+    /// Direct writes.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=9))]
+    pub direct_writes: Option<u8>,
+    /// fsyncs.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=9))]
+    pub fsyncs: Option<u8>,
+    /// Truncates, which wait for direct writes.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=9))]
+    pub truncates: Option<u8>,
+    /// Evictions of an inode.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=3))]
+    pub evicts: Option<u8>,
+    /// Bios and direct writes that end at the same time.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub interrupts: Option<u8>,
+    /// Bios of one io_end.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub bios: Option<u32>,
+    /// io_ends of one inode at the same time.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub io_ends: Option<u32>,
+    /// Bios and direct writes that fail.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=9))]
+    pub errors: Option<u8>,
+    /// Allocations of an io_end that fail.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=9))]
+    pub alloc_failures: Option<u8>,
+    /// Conversions that fail.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=9))]
+    pub convert_failures: Option<u8>,
+}
+
 /// `guest-tests replica`
 #[derive(Debug, ClapArgs)]
 pub struct Replica {
@@ -280,6 +372,10 @@ pub struct CompareDialects {
     /// Write tables and plots to this HTML file too; its folder must be there.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+fn block_size(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|bytes| [1024, 2048, 4096].contains(bytes)).ok_or_else(|| "1024, 2048 or 4096".into())
 }
 
 fn dialect(name: &str) -> Result<Dialect, String> {

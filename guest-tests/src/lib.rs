@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod durability;
 pub mod end_state;
 pub mod expectation;
+pub mod explore;
 pub mod failure;
 pub mod findings;
 pub mod folder;

@@ -9,7 +9,8 @@ use guest_tests::folder::{self, RunFolder};
 use guest_tests::interrupt::Interrupt;
 use guest_tests::verdict::Verdict;
 use guest_tests::{
-    bench, compare_dialects, crash_states, doctor, judge, page, probe_dialect, programs, replica, run, scenario, show,
+    bench, compare_dialects, crash_states, doctor, explore, judge, page, probe_dialect, programs, replica, run,
+    scenario, show,
 };
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Command::Report(report) => draw_again(report),
         Command::Replica(wanted) => Ok(replica::replica(wanted)),
         Command::CompareDialects(wanted) => compare(&args, wanted),
+        Command::Explore(wanted) => explore::explore(wanted, args.format, &command_line()),
         Command::ProbeDialect(wanted) => probe(&args, wanted),
         Command::CrashStates(states) => examine_states(&args, states),
         Command::Bench(wanted) => measure(&args, wanted),
