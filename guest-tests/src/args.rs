@@ -2,7 +2,7 @@
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use explorer::expect::Expectation;
-use ext4_replica::{Bugs, Dialect};
+use ext4_replica::{Bugs, Dialect, Mutation};
 use std::path::PathBuf;
 
 /// The kernel of a run that names none.
@@ -48,6 +48,8 @@ pub enum Command {
     CompareDialects(CompareDialects),
     /// Boot a kernel a few times, see which switches of a dialect it behaves like, and hold that against the table.
     ProbeDialect(ProbeDialect),
+    /// Count how many wrong replicas the recordings tell from the true one (docs/mutants.md).
+    Mutants(Mutants),
     /// Examine every state that the power cuts of a run may leave: replay its journal, then check it.
     CrashStates(CrashStates),
     /// Measure the disk beside its peers, in turns, with one client (docs/performance.md).
@@ -376,6 +378,28 @@ pub struct CompareDialects {
 
 fn block_size(text: &str) -> Result<u32, String> {
     text.parse().ok().filter(|bytes| [1024, 2048, 4096].contains(bytes)).ok_or_else(|| "1024, 2048 or 4096".into())
+}
+
+/// `guest-tests mutants`
+#[derive(Debug, ClapArgs)]
+pub struct Mutants {
+    /// Name all planted mistakes and what each does, and count nothing.
+    #[arg(long, conflicts_with = "freeze")]
+    pub list: bool,
+    /// Only this mistake; may be given several times.
+    #[arg(long, value_name = "NAME", value_parser = mistake)]
+    pub only: Vec<Mutation>,
+    /// Folder of the recordings that mutants.toml names.
+    #[arg(long, value_name = "DIR", default_value = "guest-tests/recordings")]
+    pub recordings: PathBuf,
+    /// Print a new mutants.toml for the recordings as they are now.
+    #[arg(long, conflicts_with = "only")]
+    pub freeze: bool,
+}
+
+fn mistake(name: &str) -> Result<Mutation, String> {
+    Mutation::by_name(name)
+        .ok_or_else(|| "no mistake is called that; `guest-tests mutants --list` names all".to_owned())
 }
 
 fn dialect(name: &str) -> Result<Dialect, String> {

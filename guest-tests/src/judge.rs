@@ -16,7 +16,7 @@ use crate::scenario::{self, LockstepMode, Scenario};
 use crate::show::lockstep_of;
 use crate::verdict::{Check, Compared, Finding, Lockstep, Oracles, Outcome, TraceFacts, Verdict};
 use crate::{dialect, run};
-use ext4_replica::Setup;
+use ext4_replica::{Mutation, Setup};
 use guest_init::job::Action;
 use guest_init::pattern::Run;
 use kernel_trace::Decoded;
@@ -153,12 +153,28 @@ fn compare(
     dialect: Option<ext4_replica::Dialect>,
 ) -> Result<Result<differ::Judgement, String>, Failure> {
     let mutation = recorded.host.canary.as_deref().map(run::canary).transpose()?;
+    Ok(compare_as(recorded, dialect, mutation))
+}
+
+/// Guest against a replica with this mistake, or the true one, in the guest's dialect; an error says why that is not possible.
+pub fn compare_with(recorded: &Recorded, mutation: Option<Mutation>) -> Result<differ::Judgement, String> {
+    let host = &recorded.host;
+    let identity = dialect::Identity { release: &host.kernel.release, build: &host.kernel.build };
+    let chosen = dialect::choose(host.dialect.as_deref(), identity)?;
+    compare_as(recorded, Some(chosen.dialect), mutation)
+}
+
+fn compare_as(
+    recorded: &Recorded,
+    dialect: Option<ext4_replica::Dialect>,
+    mutation: Option<Mutation>,
+) -> Result<differ::Judgement, String> {
     let (trace, device) = match (&recorded.trace, &recorded.device) {
         (Ok(trace), Ok(device)) => (trace, device),
-        (Err(why), _) | (_, Err(why)) => return Ok(Err(why.clone())),
+        (Err(why), _) | (_, Err(why)) => return Err(why.clone()),
     };
     let gaps = gaps(recorded, trace, device);
-    let (Some(dialect), true) = (dialect, gaps.is_empty()) else { return Ok(Err(gaps.join("; "))) };
+    let (Some(dialect), true) = (dialect, gaps.is_empty()) else { return Err(gaps.join("; ")) };
     let requests: Vec<differ::DeviceRequest> = device.traced().into_iter().map(device_record::for_differ).collect();
     let case = Case {
         entries: &trace.entries,
@@ -173,9 +189,9 @@ fn compare(
     let uncertain = trace.header.vcpus > 1 && !trace.header.plan.summary.exact_counts;
     if uncertain && judgement.verdict == Outcome::Different {
         let why = "this kernel does not tell its reference counts exactly, so that the order of several CPUs' steps is not certain";
-        return Ok(Err(format!("{why}: {}", judgement.why)));
+        return Err(format!("{why}: {}", judgement.why));
     }
-    Ok(Ok(judgement))
+    Ok(judgement)
 }
 
 /// The replica for a scenario's file system.

@@ -24,6 +24,7 @@ pub mod guest;
 pub mod host;
 pub mod interrupt;
 pub mod judge;
+pub mod mutants;
 pub mod ops;
 pub mod page;
 pub mod patient;

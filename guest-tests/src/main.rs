@@ -1,12 +1,14 @@
 //! The program `guest-tests`: reads the command line, does one thing, prints the result to stdout and ends with its code.
 
 use clap::Parser;
+use ext4_replica::Mutation;
 use guest_tests::args::{
-    Args, Bench, Command, CompareDialects, CrashStates, Doctor, Format, ProbeDialect, Replay, Report, Run,
+    Args, Bench, Command, CompareDialects, CrashStates, Doctor, Format, Mutants, ProbeDialect, Replay, Report, Run,
 };
 use guest_tests::failure::{At, Failure, exit};
 use guest_tests::folder::{self, RunFolder};
 use guest_tests::interrupt::Interrupt;
+use guest_tests::mutants::{self, frozen, frozen::Frozen};
 use guest_tests::verdict::Verdict;
 use guest_tests::{
     bench, compare_dialects, crash_states, doctor, explore, judge, page, probe_dialect, programs, replica, run,
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         Command::CompareDialects(wanted) => compare(&args, wanted),
         Command::Explore(wanted) => explore::explore(wanted, args.format, &command_line()),
         Command::ProbeDialect(wanted) => probe(&args, wanted),
+        Command::Mutants(wanted) => count_mutants(&args, wanted),
         Command::CrashStates(states) => examine_states(&args, states),
         Command::Bench(wanted) => measure(&args, wanted),
     };
@@ -124,6 +127,28 @@ fn probe(args: &Args, wanted: &ProbeDialect) -> Result<u8, Failure> {
         Format::Text => print!("{}", probe_dialect::text(&report)),
     }
     Ok(report.exit_code())
+}
+
+fn count_mutants(args: &Args, wanted: &Mutants) -> Result<u8, Failure> {
+    let mutations = if wanted.only.is_empty() { Mutation::ALL } else { &wanted.only };
+    let frozen = Frozen::built_in();
+    if wanted.freeze {
+        print!("{}", frozen::freeze(&wanted.recordings, &frozen.survivors)?);
+        return Ok(exit::AS_EXPECTED);
+    }
+    if wanted.list {
+        match args.format {
+            Format::Json => println!("{}", mutants::list_json(mutations)),
+            Format::Text => print!("{}", mutants::list(mutations)),
+        }
+        return Ok(exit::AS_EXPECTED);
+    }
+    let count = mutants::count(mutations, &frozen, &wanted.recordings)?;
+    match args.format {
+        Format::Json => println!("{}", serde_json::json!(count)),
+        Format::Text => print!("{}", mutants::text(&count)),
+    }
+    Ok(count.exit_code())
 }
 
 fn examine_states(args: &Args, wanted: &CrashStates) -> Result<u8, Failure> {

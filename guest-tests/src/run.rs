@@ -136,7 +136,7 @@ fn plan(args: &args::Run, scenario: Scenario) -> Result<Plan, Failure> {
 
 /// A planted mistake by its name.
 pub fn canary(name: &str) -> Result<Mutation, Failure> {
-    let known = || Mutation::ALL.map(Mutation::name).join(", ");
+    let known = || Mutation::ALL.iter().map(|mutation| mutation.name()).collect::<Vec<_>>().join(", ");
     Mutation::by_name(name)
         .ok_or_else(|| Failure::BadInput(format!("no mistake is called {name:?}; there are: {}", known())))
 }

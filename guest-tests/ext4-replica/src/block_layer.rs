@@ -9,6 +9,8 @@
 //! piece fails: then it is that one.
 
 use crate::misfit::MisfitKind;
+use crate::mutation::Mutation;
+use crate::page_io::EIO;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use writeback_events::{BioId, BlockOp, Errno, RequestId, RequestStatus};
@@ -20,8 +22,7 @@ pub(crate) struct BlockLayer {
     by_sector: BTreeMap<u64, BioId>,
     bios: BTreeMap<BioId, Flying>,
     requests: BTreeMap<RequestId, Request>,
-    /// Whether a bio ends with the first request that is answered: a planted mistake.
-    end_with_first: bool,
+    mutation: Option<Mutation>,
 }
 
 /// A submitted bio.
@@ -56,8 +57,12 @@ pub(crate) struct Answered {
 pub(crate) type Unfit = (MisfitKind, Option<BioId>);
 
 impl BlockLayer {
-    pub(crate) fn new(end_with_first: bool) -> BlockLayer {
-        BlockLayer { end_with_first, ..BlockLayer::default() }
+    pub(crate) fn new(mutation: Option<Mutation>) -> BlockLayer {
+        BlockLayer { mutation, ..BlockLayer::default() }
+    }
+
+    fn planted(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
     }
 
     pub(crate) fn submit(&mut self, bio: BioId, sectors: Range<u64>) -> Result<(), Unfit> {
@@ -95,6 +100,9 @@ impl BlockLayer {
     }
 
     pub(crate) fn requeue(&mut self, request: RequestId) -> Result<(), Unfit> {
+        if self.planted(Mutation::RequeueForgotten) {
+            return Ok(());
+        }
         let Some(Request { pieces, .. }) = self.requests.remove(&request) else {
             return Err((MisfitKind::NotIssued { request, what: "requeued" }, None));
         };
@@ -110,17 +118,29 @@ impl BlockLayer {
         let Some(Request { pieces, other_data }) = self.requests.remove(&request) else {
             return Err((MisfitKind::NotIssued { request, what: "answered" }, None));
         };
-        let errno = errno_of(status);
-        let ended = pieces.into_iter().filter_map(|(bio, piece)| self.piece_answered(bio, &piece, errno)).collect();
-        Ok(Answered { errno, ended, other_data_failed: other_data && errno != 0 })
+        let errno = if self.planted(Mutation::UnsuppIsEio) { errno_of(status).max(EIO) } else { errno_of(status) };
+        let taken = if self.planted(Mutation::MergedBioForgotten) { 1 } else { pieces.len() };
+        let pieces = pieces.into_iter().take(taken);
+        let mut ended: Vec<_> = pieces.filter_map(|(bio, piece)| self.piece_answered(bio, &piece, errno)).collect();
+        if self.planted(Mutation::MergedBiosEndBackwards) {
+            ended.reverse();
+        }
+        let told = if self.planted(Mutation::RequestErrorDropped) { 0 } else { errno };
+        Ok(Answered { errno: told, ended, other_data_failed: other_data && errno != 0 })
     }
 
     /// The bio and its error, if this was its last piece.
     fn piece_answered(&mut self, bio: BioId, piece: &Range<u64>, errno: Errno) -> Option<(BioId, Errno)> {
-        let end_with_first = self.end_with_first;
+        let end_with_first = self.planted(Mutation::BioEndsWithFirstRequest);
+        let writes_over = |is_last_piece, errno| match self.mutation {
+            Some(Mutation::LastErrorStays) => true,
+            Some(Mutation::FirstErrorStays) => errno == 0,
+            Some(Mutation::FrontErrorLost) => is_last_piece,
+            _ => is_last_piece || errno == 0,
+        };
         let flying = self.bios.get_mut(&bio)?;
         let is_last_piece = piece.end == flying.sectors.end;
-        if errno != 0 && (is_last_piece || flying.errno == 0) {
+        if errno != 0 && writes_over(is_last_piece, flying.errno) {
             flying.errno = errno;
         }
         flying.unanswered_sectors -= piece.end - piece.start;
@@ -167,7 +187,7 @@ pub(crate) fn errno_of(status: RequestStatus) -> Errno {
     match status {
         RequestStatus::Ok => 0,
         RequestStatus::Unsupp => -95,
-        RequestStatus::Ioerr | RequestStatus::Other(_) => crate::page_io::EIO,
+        RequestStatus::Ioerr | RequestStatus::Other(_) => EIO,
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`DIALECTS`]. Switches that are defects have names of their own ([`Bug`]) and can be set apart from the dialect.
 
 use crate::bug::{Bug, Bugs};
+use crate::mutation::Mutation;
 use serde::{Deserialize, Serialize};
 
 /// Name of a dialect, as `--dialect` and verdict.json have it.
@@ -117,6 +118,8 @@ pub struct Dialect {
     /// With the mount option data_err=abort, an io_end of which a bio failed goes to the worker whether or not there is
     /// anything to convert, and the worker aborts the journal.
     pub data_err_abort: bool,
+    /// A planted mistake. No dialect has one of its own.
+    pub(crate) mutation: Option<Mutation>,
 }
 
 const SEED: Dialect = Dialect {
@@ -143,6 +146,7 @@ const SEED: Dialect = Dialect {
     writepages_puts: false,
     put_converts_after_error: false,
     data_err_abort: false,
+    mutation: None,
 };
 
 const PER_BIO: Dialect = Dialect {
@@ -234,6 +238,11 @@ impl Dialect {
     /// The same dialect with exactly these defects.
     pub fn with_bugs(self, bugs: Bugs) -> Dialect {
         Dialect { bugs, range: Range::Vec, put_converts_after_error: false, ..self }
+    }
+
+    /// The same dialect with a planted mistake.
+    pub fn with_mutation(self, mutation: Mutation) -> Dialect {
+        Dialect { mutation: Some(mutation), ..self }
     }
 
     pub(crate) fn has(&self, bug: Bug) -> bool {

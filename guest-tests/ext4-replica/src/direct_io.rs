@@ -5,6 +5,7 @@
 
 use crate::bug::Bug;
 use crate::event::{Event, IocbId};
+use crate::mutation::Mutation;
 use crate::page_io::{ENOMEM, Path};
 use crate::state::{IoEndVec, Iocb};
 use crate::thread::{Convert, Frame, OrFlag, Put, Release, Thread};
@@ -107,8 +108,9 @@ impl Path {
     }
 
     fn get_for_iocb(&mut self, io_end: IoEndId) {
+        let skipped = self.planted(Mutation::DioGetSkipped);
         let state = self.io_end_mut(io_end);
-        state.count += 1;
+        state.count += i32::from(!skipped);
         let (count, unwritten) = (state.count, state.flag.unwritten);
         self.tell(Event::GetIoEnd { io_end, bio: None::<BioId>, count, unwritten });
     }
@@ -168,6 +170,9 @@ impl Path {
         state.direct_failed = end.ret < 0;
         if end.is_async {
             state.aio = Some((end.iocb, end.ret));
+        }
+        if self.planted(Mutation::DioPutSkipped) {
+            return;
         }
         thread.call(match per_bio {
             true => Frame::AddCompleteIo { io_end },
@@ -244,6 +249,9 @@ impl Path {
             }
             self.acts(Bug::DioDoublePut);
             self.tell(Event::Warn { function: "ext4_ext_direct_IO", what: "private_not_io_end" });
+        }
+        if self.planted(Mutation::SecondPutSkipped) {
+            return;
         }
         match self.has(Bug::DioDoubleDone) {
             true if !ended => self.acts(Bug::DioDoubleDone),

@@ -19,6 +19,11 @@ impl ErrSeq {
         }
     }
 
+    /// There is an error that nobody was told.
+    pub(crate) fn is_untold(&self) -> bool {
+        self.errno != 0 && !self.reported
+    }
+
     /// `file_check_and_advance_wb_err`: the error, or 0 if there was none since the last call.
     pub(crate) fn check_and_advance(&mut self) -> Errno {
         let told = if self.reported { 0 } else { self.errno };

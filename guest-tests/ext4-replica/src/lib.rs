@@ -40,5 +40,5 @@ pub use event::{Event, InodeState, IocbId};
 pub use extents::Extent;
 pub use lockstep::{Lockstep, NotPredicted, Replica, Setup};
 pub use misfit::{Misfit, MisfitKind};
-pub use mutation::Mutation;
+pub use mutation::{Mutation, ShowsIn};
 pub use switch::{Switch, SwitchError};

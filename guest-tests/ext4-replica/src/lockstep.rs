@@ -9,6 +9,7 @@ use crate::dialect::Dialect;
 use crate::misfit::{Misfit, MisfitKind};
 use crate::mutation::Mutation;
 use crate::page_io::{Path, add_to_list_vec};
+use crate::state::IoEndVec;
 use crate::survey::{MAX_ORDER, Survey, Written};
 use crate::thread::{EndBio, Frame, OrFlag, Progress, Put, Thread};
 use crate::writeback::BioWritePage;
@@ -71,7 +72,7 @@ impl Replica {
             path,
             responses: Vec::new(),
             survey: Survey::read(stimuli, block_bytes),
-            block_layer: BlockLayer::new(setup.mutation == Some(Mutation::BioEndsWithFirstRequest)),
+            block_layer: BlockLayer::new(setup.mutation.or(setup.dialect.mutation)),
             block_bytes,
             dialect: setup.dialect,
             late_splices: setup.late_splices,
@@ -258,7 +259,9 @@ impl Lockstep {
             op.doubt =
                 Some("an io_end could not be allocated while it ran, and what became of that is not modelled".into());
         }
-        self.responses.push(Response::AllocFailed { ino });
+        if !self.path.planted(Mutation::AllocFailedSilent) {
+            self.responses.push(Response::AllocFailed { ino });
+        }
         Ok(())
     }
 
@@ -278,10 +281,15 @@ impl Lockstep {
         let io_end = self.current_of(task, ino, "the extent it has mapped")?;
         let offset = lblk.saturating_mul(self.block_bytes);
         let size = u64::from(len).saturating_mul(self.block_bytes);
+        let (apart, lost) = (self.path.planted(Mutation::RangeNeverLengthened), self.path.planted(Mutation::RangeLost));
         if let Some(io_end) = self.path.state.io_ends.get_mut(&io_end) {
-            add_to_list_vec(&mut io_end.list_vec, offset, size);
+            match &mut io_end.list_vec {
+                list_vec if apart => list_vec.push(IoEndVec { offset, size }),
+                list_vec if lost && !list_vec.is_empty() => {}
+                list_vec => add_to_list_vec(list_vec, offset, size),
+            }
         }
-        if unwritten {
+        if unwritten || self.path.planted(Mutation::UnwrittenAlways) {
             self.run(Frame::SetIoUnwrittenFlag { io_end, at: OrFlag::Test });
         }
         Ok(())
@@ -310,7 +318,7 @@ impl Lockstep {
         let hole = *first != first_of_folio || last - first + 1 != written.blocks.len() as u64;
         let across = self.task(task).io_bio.filter(|bio| written.bios.contains(bio));
         match across {
-            Some(bio) if hole && self.dialect.hole_ends_bio => {
+            Some(bio) if hole && (self.dialect.hole_ends_bio || self.path.planted(Mutation::HoleEndsBio)) => {
                 Err(about_io_end(io_end, MisfitKind::BioAcrossHole { bio, page }))
             }
             _ => Ok(()),
@@ -332,17 +340,21 @@ impl Lockstep {
 
     fn bio_submitted(&mut self, task: TaskId, sector: u64, bytes: u64, sync: bool) -> Stepped {
         let io_end = self.current(task, "the bio it submits")?;
+        let wrong_sync = self.path.planted(Mutation::WrongSync);
         let state = self.task(task);
         let Some(bio) = state.io_bio.take() else {
             return Err(about_io_end(io_end, MisfitKind::NoOpenBio { task }));
         };
-        if state.writepages.is_some_and(|(_, asked)| asked != sync) {
+        if state.writepages.is_some_and(|(_, asked)| (asked != sync) != wrong_sync) {
             return Err(about_io_end(io_end, MisfitKind::WrongSync { bio, sync }));
         }
         let sectors = sector..sector.saturating_add(bytes.div_ceil(512));
         self.block_layer.submit(bio, sectors).map_err(|(kind, _)| about_io_end(io_end, kind))?;
         let shape = self.survey.bios.get(&bio).cloned().unwrap_or_default();
-        self.path.bio_mut(bio).segments = shape.segments;
+        // On a machine that met a BUG it was never opened.
+        if let Some(state) = self.path.state.bios.get_mut(&bio) {
+            state.segments = shape.segments;
+        }
         self.run(Frame::IoSubmit { bio, sector, bytes, sync });
         if shape.outside {
             self.responses.push(Response::BioOutsideFolios { bio, io_end });
@@ -358,7 +370,10 @@ impl Lockstep {
     /// What is left once the trace is over: steps of interrupts that the guest never took. With one CPU there are none.
     pub fn finish(&mut self) -> Vec<(RequestId, Vec<Response>)> {
         let mut left = Vec::new();
-        while let Some((&request, _)) = self.completions.first_key_value() {
+        // A machine that met a BUG takes no step any more.
+        while !self.path.state.dead
+            && let Some((&request, _)) = self.completions.first_key_value()
+        {
             let _ = self.completion_goes_on(request);
             left.push((request, std::mem::take(&mut self.responses)));
         }
@@ -371,7 +386,8 @@ impl Lockstep {
         let Answered { errno, ended, other_data_failed } =
             answered.map_err(|unfit| self.unfit_request(request, unfit))?;
         self.responses.push(Response::RequestError { request, errno });
-        if other_data_failed && self.doubt.is_none() {
+        let ignored = self.path.planted(Mutation::OtherFailureIgnored);
+        if other_data_failed && self.doubt.is_none() && !ignored {
             self.doubt = Some(format!("request {request}, which carries no file data alone, failed before it ended"));
         }
         if self.cpus > 1 && !ended.is_empty() {
@@ -417,11 +433,12 @@ impl Lockstep {
 
     fn ref_dropped(&mut self, task: TaskId, by: PutBy) -> Stepped {
         let io_end = self.current(task, "the reference it drops")?;
+        let keeps = self.path.planted(Mutation::ReferenceKept);
         let state = self.task(task);
         if let Some(open) = state.io_bio {
             return Err(about_io_end(io_end, MisfitKind::DropsWithOpenBio { task, open }));
         }
-        state.io_end = None;
+        state.io_end = state.io_end.filter(|_| keeps);
         let mut thread = Thread::calling(match by {
             PutBy::PutIoEnd => Frame::PutIoEnd { io_end, at: Put::DecAndTest },
             PutBy::PutIoEndDefer => Frame::PutIoEndDefer { io_end, at: Put::DecAndTest },
@@ -505,11 +522,16 @@ impl Lockstep {
             return Err(about_op(op, MisfitKind::OpNotBegun { op }));
         };
         let OpKind::Fsync { ino } = kind else { return Ok(()) };
-        let wb_err = self.path.state.inodes.entry(ino).or_default().wb_err.check_and_advance();
+        let doubted = self.path.planted(Mutation::FsyncDoubted);
+        let keeps = self.path.planted(Mutation::ErrorToldTwice);
+        let told = &mut self.path.state.inodes.entry(ino).or_default().wb_err;
+        let wb_err = if keeps { told.clone().check_and_advance() } else { told.check_and_advance() };
+        let wb_err = if doubted { 0 } else { wb_err };
         self.responses.push(Response::OpResult { op, errno: wb_err });
         // An fsync that was waiting for the failed write is told of that, whatever became of the journal.
         let too_late = (self.path.journal_aborted && wb_err == 0).then(|| JOURNAL_ABORTED.to_owned());
-        let doubt = doubt.or(too_late).or_else(|| self.doubt.clone());
+        let planted = doubted.then(|| "a planted mistake".to_owned());
+        let doubt = doubt.or(too_late).or_else(|| self.doubt.clone()).or(planted);
         self.not_predicted.extend(doubt.map(|why| NotPredicted { op, why }));
         Ok(())
     }

@@ -26,7 +26,6 @@ pub(crate) const ENOMEM: i64 = -12;
 pub(crate) struct Path {
     pub(crate) state: State,
     pub(crate) dialect: Dialect,
-    mutation: Option<Mutation>,
     block_bytes: u64,
     /// The file system is mounted with data_err=abort. Where the dialect has [`Dialect::data_err_abort`], that is carried out.
     pub(crate) data_err_abort: bool,
@@ -41,13 +40,14 @@ pub(crate) struct Path {
 impl Path {
     /// `block_bytes` is that of a trace's file system; inodes that a driver creates have their own.
     pub(crate) fn new(dialect: Dialect, mutation: Option<Mutation>, block_bytes: u64) -> Path {
+        let dialect = Dialect { mutation: mutation.or(dialect.mutation), ..dialect };
         let (data_err_abort, journal_aborted) = (false, false);
         let (state, events, acted) = (State::default(), Vec::new(), Causes::default());
-        Path { state, dialect, mutation, block_bytes, data_err_abort, journal_aborted, events, acted }
+        Path { state, dialect, block_bytes, data_err_abort, journal_aborted, events, acted }
     }
 
     pub(crate) fn planted(&self, mutation: Mutation) -> bool {
-        self.mutation == Some(mutation)
+        self.dialect.mutation == Some(mutation)
     }
 
     pub(crate) fn has(&self, bug: Bug) -> bool {
@@ -129,7 +129,9 @@ impl Path {
         let inode = self.inode(ino);
         inode.i_ioend_count += 1;
         let i_ioend_count = inode.i_ioend_count;
-        self.state.io_ends.insert(io_end, IoEnd::new(ino, count));
+        let mut new = IoEnd::new(ino, count);
+        new.flag.unwritten = self.planted(Mutation::BornUnwritten);
+        self.state.io_ends.insert(io_end, new);
         self.tell(Event::InitIoEnd { io_end, ino, count, i_ioend_count });
     }
 
@@ -166,9 +168,10 @@ impl Path {
     }
 
     fn count_unwritten(&mut self, io_end: IoEndId, by: i64) {
+        let keep = by < 0 && self.planted(Mutation::UnwrittenNotLowered);
         let ino = self.io_end(io_end).ino;
         let inode = self.inode(ino);
-        inode.i_unwritten += by;
+        inode.i_unwritten += if keep { 0 } else { by };
         let i_unwritten = inode.i_unwritten;
         self.tell(match by {
             1 => Event::SetUnwritten { io_end, i_unwritten },
@@ -178,17 +181,19 @@ impl Path {
 
     /// Called by `io_submit_init_bio`, once per bio.
     fn ext4_get_io_end(&mut self, io_end: IoEndId, bio: BioId) {
-        if !self.planted(Mutation::GetNotCounted) {
-            let count = &mut self.io_end_mut(io_end).count;
-            *count = count.wrapping_add(1);
-        }
+        let by =
+            1 - i32::from(self.planted(Mutation::GetNotCounted)) + i32::from(self.planted(Mutation::GetCountsTwice));
+        let count = &mut self.io_end_mut(io_end).count;
+        *count = count.wrapping_add(by);
         let IoEnd { count, flag: Flag { unwritten, .. }, .. } = *self.io_end(io_end);
-        self.state.bios.insert(bio, Bio::of(io_end));
+        let owner = if self.planted(Mutation::BioOfFirstIoEnd) { IoEndId(1) } else { io_end };
+        self.state.bios.insert(bio, Bio::of(owner));
         self.tell(Event::GetIoEnd { io_end, bio: Some(bio), count, unwritten });
     }
 
     fn ext4_io_submit(&mut self, bio: BioId, sector: u64, bytes: u64, sync: bool) {
         let io_end = self.bio(bio).io_end;
+        let bytes = bytes - u64::from(self.planted(Mutation::SubmitOneSectorShort)) * 512;
         self.tell(Event::SubmitBio { bio, io_end, sector, bytes, sync });
     }
 
@@ -201,16 +206,25 @@ impl Path {
                 let error = if self.planted(Mutation::BioErrorDropped) { 0 } else { status };
                 self.bio_mut(bio).status = error;
                 self.tell(Event::EndBio { bio, io_end, error });
-                self.mapping_set_error(io_end, error);
+                if !self.planted(Mutation::EndBioLeavesMapping) {
+                    self.mapping_set_error(io_end, error);
+                }
                 self.call_rest_of_end_bio(thread, bio, io_end, error);
             }
             EndBio::TestFlag if self.chains(io_end) => thread.call(Frame::EndBio { bio, at: EndBio::ChainBio }),
             EndBio::TestFlag => {
                 thread.call(Frame::FinishBio { bio, segment: 0, at: FinishBio::MappingError });
                 self.call_put_of_bio(thread, io_end);
+                if self.planted(Mutation::FinishBeforePut) {
+                    thread.last_two_swapped();
+                }
             }
             EndBio::ChainBio => {
-                self.io_end_mut(io_end).bio.push_front(bio);
+                let forgets = self.planted(Mutation::ChainedBioForgotten);
+                let chain = &mut self.io_end_mut(io_end).bio;
+                if chain.is_empty() || !forgets {
+                    chain.push_front(bio);
+                }
                 self.call_put_of_bio(thread, io_end);
             }
         }
@@ -245,7 +259,10 @@ impl Path {
 
     /// A bio of it failed, and that is to abort the journal (`ext4_io_end_defer_completion`, v7.2).
     fn aborts(&self, io_end: IoEndId) -> bool {
-        self.data_err_abort && self.dialect.data_err_abort && self.io_end(io_end).flag.error
+        self.data_err_abort
+            && self.dialect.data_err_abort
+            && self.io_end(io_end).flag.error
+            && !self.planted(Mutation::AbortIgnored)
     }
 
     fn call_put_of_bio(&self, thread: &mut Thread, io_end: IoEndId) {
@@ -260,34 +277,36 @@ impl Path {
     /// marked buffer.
     fn ext4_finish_bio(&mut self, thread: &mut Thread, bio: BioId, segment: usize, at: FinishBio) {
         let Bio { io_end, status, ref segments, .. } = *self.bio(bio);
+        let stays = segment + 1 == segments.len() && self.planted(Mutation::LastSegmentStays)
+            || status != 0 && self.planted(Mutation::FailedFoliosStay);
         let Some(Segment { page, blocks }) = segments.get(segment).cloned() else {
             self.state.bios.remove(&bio);
             return;
         };
         match at {
             FinishBio::MappingError => {
-                let errno = match self.dialect.finish_errno {
-                    FinishErrno::Eio if status != 0 => EIO,
-                    FinishErrno::Eio | FinishErrno::Bio => status,
-                };
-                self.mapping_set_error(io_end, errno);
+                let own = (self.dialect.finish_errno == FinishErrno::Bio) != self.planted(Mutation::FinishErrnoSwapped);
+                self.mapping_set_error(io_end, if status == 0 || own { status } else { EIO });
                 thread.call(Frame::FinishBio { bio, segment, at: FinishBio::ClearAsyncWrite });
             }
             FinishBio::ClearAsyncWrite => {
                 let ino = self.io_end(io_end).ino;
-                self.clear_async_write(ino, page, &blocks, status != 0);
+                if !stays {
+                    self.clear_async_write(ino, page, &blocks, status != 0);
+                }
                 thread.call(Frame::FinishBio { bio, segment: segment + 1, at: FinishBio::MappingError });
             }
         }
     }
 
     fn clear_async_write(&mut self, ino: Ino, page: u64, blocks: &[u64], failed: bool) {
+        let first_ends = self.planted(Mutation::FirstBufferEndsFolio);
         let Some(folio) = self.inode(ino).writeback.get_mut(&page) else { return };
         folio.error |= failed;
         for block in blocks {
             folio.async_write.remove(block);
         }
-        if folio.async_write.is_empty() {
+        if folio.async_write.is_empty() || first_ends {
             self.folio_end_writeback(ino, page);
         }
     }
@@ -301,8 +320,9 @@ impl Path {
     }
 
     fn mapping_set_error(&mut self, io_end: IoEndId, errno: Errno) {
-        if !self.planted(Mutation::MappingErrorDropped) {
-            let ino = self.io_end(io_end).ino;
+        let ino = self.io_end(io_end).ino;
+        let first_stays = self.planted(Mutation::FirstErrorTold) && self.inode(ino).wb_err.is_untold();
+        if !self.planted(Mutation::MappingErrorDropped) && !first_stays {
             self.inode(ino).wb_err.set(errno);
         }
     }
@@ -314,11 +334,11 @@ impl Path {
             Put::DecAndTest => {
                 let (count, unwritten) = self.dec_count(io_end, "ext4_put_io_end_defer");
                 self.tell(Event::PutIoEndDefer { io_end, count, unwritten });
-                if count == 0 {
+                if self.is_last(count) {
                     thread.call(Frame::PutIoEndDefer { io_end, at: Put::TestFlag });
                 }
             }
-            Put::TestFlag if self.planted(Mutation::ReleaseWithoutConvert) => {
+            Put::TestFlag if self.releases_unconverted(io_end) => {
                 self.io_end_mut(io_end).flag.unwritten = false;
                 thread.call(Frame::ReleaseIoEnd { io_end, at: Release::Check });
             }
@@ -330,14 +350,26 @@ impl Path {
         }
     }
 
+    fn is_last(&self, count: i32) -> bool {
+        count == i32::from(self.planted(Mutation::LastAtOne))
+    }
+
+    fn releases_unconverted(&self, io_end: IoEndId) -> bool {
+        let failed = self.planted(Mutation::FailedNotQueued) && self.io_end(io_end).flag.error;
+        failed || self.planted(Mutation::ReleaseWithoutConvert)
+    }
+
     fn ext4_put_io_end(&mut self, thread: &mut Thread, io_end: IoEndId, at: Put) {
         match at {
             Put::DecAndTest => {
                 let (count, unwritten) = self.dec_count(io_end, "ext4_put_io_end");
                 self.tell(Event::PutIoEnd { io_end, count, unwritten });
-                if count == 0 {
+                if self.is_last(count) {
                     thread.call(Frame::PutIoEnd { io_end, at: Put::TestFlag });
                 }
+            }
+            Put::TestFlag if self.planted(Mutation::InlineQueues) => {
+                thread.call(Frame::PutIoEndDefer { io_end, at: Put::TestFlag });
             }
             Put::TestFlag => {
                 self.journal_aborted |= self.aborts(io_end);
@@ -346,7 +378,10 @@ impl Path {
                     thread.call(Frame::ClearIoUnwrittenFlag { io_end, at: OrFlag::Test });
                     let after_error = self.dialect.put_converts_after_error;
                     let converts = self.converts(io_end);
-                    if self.dialect.put_converts && (after_error || converts) {
+                    if self.dialect.put_converts
+                        && !self.planted(Mutation::InlineNotConverted)
+                        && (after_error || converts)
+                    {
                         if !converts {
                             self.acted.add(Cause::PutConvertsAfterError);
                         }
@@ -362,8 +397,9 @@ impl Path {
         if self.io_end(io_end).released {
             self.tell(Event::Warn { function, what: "use_after_free" });
         }
+        let by = 1 + i32::from(self.planted(Mutation::PutCountsTwice));
         let io_end = self.io_end_mut(io_end);
-        io_end.count = io_end.count.wrapping_sub(1);
+        io_end.count = io_end.count.wrapping_sub(by);
         (io_end.count, io_end.flag.unwritten)
     }
 
@@ -372,10 +408,10 @@ impl Path {
         if !self.io_end(io_end).flag.unwritten && !self.aborts(io_end) {
             return self.bug("ext4_add_complete_io", "not_unwritten");
         }
-        let never_queue = self.planted(Mutation::WorkNotQueued);
+        let (never, always) = (self.planted(Mutation::WorkNotQueued), self.planted(Mutation::WorkAlwaysQueued));
         let ino = self.io_end(io_end).ino;
         let inode = self.inode(ino);
-        let queued = inode.completed_io_list.is_empty() && !never_queue;
+        let queued = (inode.completed_io_list.is_empty() || always) && !never;
         inode.work_pending |= queued;
         inode.completed_io_list.push_back(io_end);
         self.io_end_mut(io_end).listed = true;
@@ -392,7 +428,10 @@ impl Path {
         let last = std::mem::take(&mut thread.ret);
         match at {
             FlushCompleted::Splice(ino) => {
-                let unwritten = std::mem::take(&mut self.inode(ino).completed_io_list);
+                let mut unwritten = std::mem::take(&mut self.inode(ino).completed_io_list);
+                if self.planted(Mutation::WorkerTakesOne) && !unwritten.is_empty() {
+                    self.inode(ino).completed_io_list = unwritten.split_off(1);
+                }
                 thread.call(Frame::DoFlushCompletedIo { at: FlushCompleted::Next(unwritten, 0) });
             }
             FlushCompleted::Next(mut unwritten, first) => {
@@ -436,7 +475,9 @@ impl Path {
             }
             EndIoEnd::Release(error) => {
                 thread.call(Frame::EndIoEnd { io_end, at: EndIoEnd::Return(error) });
-                thread.call(Frame::ReleaseIoEnd { io_end, at: Release::Check });
+                if !self.planted(Mutation::NeverReleased) {
+                    thread.call(Frame::ReleaseIoEnd { io_end, at: Release::Check });
+                }
                 if self.dialect.io_end_per_bio {
                     self.call_end_of_dio(thread, io_end);
                 }
@@ -452,12 +493,12 @@ impl Path {
         if always && failed {
             self.acts(Bug::ConvertAfterError);
         }
-        always || !failed
+        always || !failed || self.planted(Mutation::ConvertAllTheSame)
     }
 
     /// Ranges in the order in which they were mapped; the first error ends it.
     fn ext4_convert_unwritten_io_end_vec(&mut self, thread: &mut Thread, io_end: IoEndId, next: usize) {
-        if next > 0 && thread.ret != 0 {
+        if next > 0 && (thread.ret != 0 || self.planted(Mutation::FirstRangeOnly)) {
             return;
         }
         thread.ret = 0;
@@ -465,6 +506,7 @@ impl Path {
         if self.planted(Mutation::ConvertOneBlockLess) {
             range.size = range.size.saturating_sub(self.block_bytes);
         }
+        range.offset += u64::from(self.planted(Mutation::ConvertOneBlockOn)) * self.block_bytes;
         let ino = self.io_end(io_end).ino;
         thread.call(Frame::ConvertUnwrittenIoEndVec { io_end, next: next + 1 });
         thread.call(Frame::ConvertUnwrittenExtents { ino, io_end: Some(io_end), range, at: Convert::Enter });
@@ -475,6 +517,7 @@ impl Path {
         let state = self.io_end(io_end);
         match self.one_range(state) {
             true => (next == 0).then_some(state.range),
+            false if self.planted(Mutation::RangesLastFirst) => state.list_vec.iter().rev().nth(next).copied(),
             false => state.list_vec.get(next).copied(),
         }
     }
@@ -540,6 +583,10 @@ impl Path {
     /// Nobody else holds the io_end any more. Chained bios are finished last in, first out.
     fn ext4_release_io_end(&mut self, thread: &mut Thread, io_end: IoEndId, at: Release) {
         match at {
+            Release::Check if self.planted(Mutation::FinishBeforeRelease) && !self.io_end(io_end).bio.is_empty() => {
+                thread.call(Frame::ReleaseIoEnd { io_end, at: Release::Check });
+                thread.call(Frame::ReleaseIoEnd { io_end, at: Release::NextBio });
+            }
             Release::Check => {
                 let IoEnd { ino, listed, flag: Flag { unwritten, .. }, .. } = *self.io_end(io_end);
                 let per_bio = self.dialect.io_end_per_bio;
@@ -547,10 +594,13 @@ impl Path {
                 if listed || unwritten {
                     return self.bug(function, if listed { "list_not_empty" } else { "unwritten" });
                 }
-                self.inode(ino).i_ioend_count -= 1;
+                self.inode(ino).i_ioend_count -= i64::from(!self.planted(Mutation::IoendCountNotLowered));
                 let i_ioend_count = self.inode(ino).i_ioend_count;
                 self.io_end_mut(io_end).released = true;
                 self.tell(Event::ReleaseIoEnd { io_end, i_ioend_count, unwritten });
+                if self.planted(Mutation::ReleasedTwice) {
+                    self.tell(Event::ReleaseIoEnd { io_end, i_ioend_count, unwritten });
+                }
                 thread.call(Frame::ReleaseIoEnd { io_end, at: Release::NextBio });
                 if !per_bio {
                     self.call_end_of_dio(thread, io_end);
@@ -571,10 +621,13 @@ impl Path {
     /// What waits for a direct write: the inode, then whoever issued it.
     fn call_end_of_dio(&self, thread: &mut Thread, io_end: IoEndId) {
         let IoEnd { ino, aio, flag: Flag { direct, .. }, .. } = *self.io_end(io_end);
-        if let Some((iocb, result)) = aio {
+        if let Some((iocb, result)) = aio.filter(|_| !self.planted(Mutation::AioCompleteSkipped)) {
             thread.call(Frame::AioComplete { iocb, result });
+            if self.planted(Mutation::AioCompletedTwice) {
+                thread.call(Frame::AioComplete { iocb, result });
+            }
         }
-        if direct {
+        if direct && !self.planted(Mutation::DioDoneSkipped) {
             thread.call(Frame::InodeDioDone { ino });
         }
     }

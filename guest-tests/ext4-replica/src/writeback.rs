@@ -9,6 +9,7 @@ use crate::bug::Bug;
 use crate::cause::Cause;
 use crate::dialect::Range;
 use crate::event::Event;
+use crate::mutation::Mutation;
 use crate::page_io::{ENOMEM, Path, add_to_list_vec};
 use crate::state::{Bio, Buffer, Inode, IoEndVec, PAGE_BYTES, Segment};
 use crate::thread::{Frame, IoSubmit, OrFlag, Put, Thread};
@@ -241,19 +242,23 @@ impl Path {
                 }
             }
             BioWritePage::MarkBuffers(marked) => {
+                let first_only = self.planted(Mutation::MarksFirstBufferOnly);
                 let blocks: Vec<u64> = if thread.io.is_some() { marked.iter().copied().collect() } else { Vec::new() };
                 let at = match marked.is_empty() || thread.io.is_none() {
                     true => BioWritePage::Unlock { submitted: !marked.is_empty(), ret: 0 },
                     false => BioWritePage::AddBuffer(blocks, 0),
                 };
+                let marked = if first_only { marked.into_iter().take(1).collect() } else { marked };
                 self.inode(ino).writeback.entry(page).or_default().async_write = marked;
                 thread.call(Frame::BioWritePage { ino, page, at });
             }
             BioWritePage::AddBuffer(blocks, next) => self.add_buffer(thread, ino, page, blocks, next),
             BioWritePage::Unlock { submitted, ret } => {
-                self.unlock_page(ino, page);
+                if !self.planted(Mutation::PageStaysLocked) {
+                    self.unlock_page(ino, page);
+                }
                 thread.ret = ret;
-                if !submitted && !self.planted(crate::Mutation::EmptyFolioStays) {
+                if !submitted && !self.planted(Mutation::EmptyFolioStays) {
                     thread.call(Frame::BioWritePage { ino, page, at: BioWritePage::EndIfNothingSubmitted });
                 }
             }
@@ -317,7 +322,9 @@ impl Path {
     }
 
     fn submit_and_retry(&mut self, thread: &mut Thread, ino: Ino, lblk: u64) {
-        thread.call(Frame::IoSubmitAddBh { ino, lblk, at: AddBh::Bio });
+        if !self.planted(Mutation::RetryForgetsBuffer) {
+            thread.call(Frame::IoSubmitAddBh { ino, lblk, at: AddBh::Bio });
+        }
         self.call_io_submit(thread, ino);
     }
 
@@ -325,8 +332,9 @@ impl Path {
     fn add_to_bio(&mut self, thread: &mut Thread, ino: Ino, lblk: u64) {
         let count_first = self.has(Bug::InflatedRange);
         let clear_early = self.has(Bug::UninitClearedEarly);
+        let flag_lost = self.planted(Mutation::BufferFlagLost);
         let buffer = self.inode(ino).buffer(lblk);
-        let uninit = buffer.uninit;
+        let uninit = buffer.uninit && !flag_lost;
         buffer.uninit &= !clear_early;
         if (count_first || clear_early && uninit) && !self.has_room(thread, ino, lblk) {
             self.too_early(count_first, clear_early && uninit);
@@ -432,6 +440,9 @@ impl Path {
         let io = thread.io();
         io.io_next_block += 1;
         let Some(io_end) = io.io_end else { return };
+        if self.planted(Mutation::BufferNotCounted) {
+            return;
+        }
         let IoEndLists { range, list_vec } = IoEndLists::of(self, io_end);
         if sum {
             let elsewhere = lblk << bits != range.offset + range.size;
@@ -461,7 +472,7 @@ impl Path {
 
     /// The submitter's own reference.
     fn call_own_put(&self, thread: &mut Thread) {
-        let Some(io_end) = thread.io().io_end.take() else { return };
+        let Some(io_end) = thread.io().io_end.take().filter(|_| !self.planted(Mutation::OwnPutSkipped)) else { return };
         // The io_end of pages that need no mapping is dropped while the handle of the last round may still be held.
         let inline = self.dialect.writepages_puts && self.io_end(io_end).flag.unwritten;
         thread.call(match inline {

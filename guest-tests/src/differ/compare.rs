@@ -15,6 +15,7 @@
 //! The first thing that does not hold makes its subject different; nothing more is compared of that subject.
 
 use super::exceptions::{Exceptions, Side};
+use super::excuses::Excuses;
 use super::follow::{Caused, Context, Followed};
 use super::join::Joined;
 use super::{Case, Judgement};
@@ -136,6 +137,7 @@ impl<'a> Comparison<'a> {
     /// was not sure of a result and the guest's is another, that is reported and both are left out.
     fn take_guest(&mut self, case: &Case<'a>, joined: &Joined, followed: &Followed) {
         let judged = judged_ops(joined);
+        let excuses = Excuses::read(joined, case.setup.data_err_abort);
         for entry in case.entries {
             let Body::Response(response) = &entry.body else { continue };
             let seen = Seen { seq: entry.seq, context: Context::of(entry), response };
@@ -144,6 +146,10 @@ impl<'a> Comparison<'a> {
                 continue;
             };
             match followed.not_predicted.iter().find(|not| not.op == *op) {
+                Some(_) if !followed.answered(response) && !excuses.by(seen.seq) => {
+                    self.without_excuse(&seen);
+                    self.excused.insert(*op);
+                }
                 Some(not) if !followed.answered(response) => {
                     self.allow("not-predicted", &not.why, Some(&seen), None);
                     self.excused.insert(*op);
@@ -152,6 +158,18 @@ impl<'a> Comparison<'a> {
                 _ => {}
             }
         }
+    }
+
+    fn without_excuse(&mut self, seen: &Seen<'_>) {
+        self.differences.push(Difference {
+            seq: seen.seq,
+            io_end: None,
+            guest: Some(seen.response.clone()),
+            replica: None,
+            why: "the replica does not say what it returns, and nothing had failed that would excuse it".to_owned(),
+            subject: Some(seen.response.subject()),
+            rank: Rank::Compared,
+        });
     }
 
     fn match_subjects(&mut self) {

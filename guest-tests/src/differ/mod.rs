@@ -9,6 +9,7 @@
 
 mod compare;
 mod exceptions;
+mod excuses;
 mod flip;
 mod follow;
 mod join;
