@@ -136,6 +136,15 @@ fn a_cut_on_a_disk_that_lied_loses_what_was_fsynced_and_that_is_found() {
     assert_eq!(ran.verdict["findings"][0]["id"], "written-data-lost");
 }
 
+/// What the image holds the scenario expects itself: the write that was made again, and the old bytes where one was forgotten.
+#[test]
+fn a_disk_that_comes_back_without_its_cache_is_found_by_what_is_read_then() {
+    let _guard = one_at_a_time();
+    let ran = run("power-cut-disconnects", false);
+    assert_eq!(ran.verdict["findings"][0]["id"], "written-data-lost", "{:#}", ran.verdict);
+    assert_eq!(ran.verdict["oracles"]["end_state"], "pass");
+}
+
 #[test]
 fn wrong_arguments_have_exit_code_2_and_say_what_mends_them() {
     let folder = tempfile::tempdir().expect("a temporary folder");

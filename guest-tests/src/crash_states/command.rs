@@ -97,7 +97,14 @@ fn image_and_run(wanted: &args::CrashStates) -> Result<(PathBuf, Option<PathBuf>
     let of_run = |run: &PathBuf| run.join(folder::IMAGE);
     let run = wanted.run.clone().or_else(|| known.as_ref().map(|known| known.run.clone()));
     let image = wanted.image.clone();
-    let image = image.or_else(|| wanted.run.as_ref().map(of_run)).or_else(|| known.map(|known| known.image));
+    let image = image.or_else(|| wanted.run.as_ref().map(of_run));
+    let image = image.or_else(|| known.as_ref().map(|known| known.image.clone()));
+    if let (Some(given), Some(known)) = (&wanted.run, known.as_ref().and_then(|known| known.run.canonicalize().ok()))
+        && given.canonicalize().is_ok_and(|given| given != known)
+    {
+        let (given, known) = (given.display(), known.display());
+        return Err(Failure::BadInput(format!("--run {given}: the states are of the run in {known}; leave --run out")));
+    }
     let missing = |what: &str| {
         Failure::BadInput(format!(
             "{} does not say which run it is of ({} is not there); {what}",
@@ -136,9 +143,10 @@ fn promises(recorded: &Recorded, run: &Path, folder: &Folder) -> Result<(Promise
     }
     let mut promises = BTreeMap::new();
     for cut in &folder.cuts {
-        let reach = order.reach(cut.cut, &recorded.ops, seen.as_ref().ok()).ok_or_else(|| {
+        let reach = order.reach(cut.cut, &recorded.ops, seen.as_ref().ok());
+        let reach = reach.filter(|_| order.seq(cut.cut) == Some(cut.seq)).ok_or_else(|| {
             Failure::BadInput(format!(
-                "the device's record in {} has no cut {}: the states in {} are of another run",
+                "the device's record in {} does not have cut {} where the states in {} do: they are of another run",
                 run.display(),
                 cut.cut,
                 folder.path.display()

@@ -21,6 +21,9 @@ pub const SCRATCH: &str = ".examine-";
 pub struct Cut {
     /// Its number, from 1.
     pub cut: u64,
+    /// `seq` of the first request after it.
+    #[serde(default)]
+    pub seq: u64,
     /// Sets of surviving writes that were tried.
     pub tried: u64,
     /// Every allowed one was.

@@ -26,8 +26,8 @@ use writeback_events::{Body, RequestId, Stimulus};
 pub struct Order {
     /// Names of marks with their places.
     marks: Vec<(u64, String)>,
-    /// By the number of the cut.
-    cuts: BTreeMap<u64, u64>,
+    /// By the number of the cut: its place, and the `seq` of the first request after it.
+    cuts: BTreeMap<u64, (u64, u64)>,
     /// By `seq` of the request.
     issued: BTreeMap<u64, u64>,
     completed: BTreeMap<u64, u64>,
@@ -56,6 +56,7 @@ enum Line {
     PowerCut {
         n: u64,
         cut: u64,
+        seq: u64,
     },
     CacheFull {
         early_bytes: u64,
@@ -77,7 +78,7 @@ impl Order {
                     order.refused_something |= status != 0;
                 }
                 Line::Mark { n, name } => order.marks.push((n, name)),
-                Line::PowerCut { n, cut } => drop(order.cuts.insert(cut, n)),
+                Line::PowerCut { n, cut, seq } => drop(order.cuts.insert(cut, (n, seq))),
                 Line::CacheFull { early_bytes } => order.early_bytes += early_bytes,
                 Line::Other => {}
             }
@@ -85,9 +86,14 @@ impl Order {
         Ok(order)
     }
 
+    /// The `seq` of the first request after a cut; none: the record has no such cut.
+    pub fn seq(&self, cut: u64) -> Option<u64> {
+        self.cuts.get(&cut).map(|(_, seq)| *seq)
+    }
+
     /// How far the workload had come at a cut; none: the record has no such cut.
     pub fn reach(&self, cut: u64, ops: &[OpLine], seen: Option<&Seen>) -> Option<Reach> {
-        let at = *self.cuts.get(&cut)?;
+        let (at, _) = *self.cuts.get(&cut)?;
         let by_marks = self.by_marks(at, ops);
         let by_trace = seen.map_or(everything_possible(ops), |seen| seen.reach(at, self));
         let returned = by_marks.returned.max(by_trace.returned);
@@ -222,6 +228,7 @@ mod tests {
         assert_eq!(order.reach(2, &ops, None), reach(1, 4));
         assert_eq!(order.reach(3, &ops, None), reach(4, 6));
         assert_eq!(order.reach(4, &ops, None), None);
+        assert_eq!((order.seq(3), order.seq(4)), (Some(3), None));
     }
 
     #[test]
