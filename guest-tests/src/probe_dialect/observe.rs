@@ -151,6 +151,8 @@ fn bios_of_last_writepages(entries: &[Entry], task: writeback_events::TaskId, in
             Body::Stimulus(Stimulus::WritepagesEnter { task: who, ino: of, .. }) if (who, of) == (task, ino) => {
                 bios.clear()
             }
+            // Bios of two io_ends are two in any case, and show nothing.
+            Body::Stimulus(Stimulus::InitIoEnd { task: who, .. }) if who == task => bios.clear(),
             Body::Stimulus(Stimulus::BioSubmitted { task: who, sector, bytes, .. }) if who == task => {
                 bios.push((sector, bytes));
             }
