@@ -15,7 +15,7 @@ fn explored() -> Explored {
         "--pages",
         "1",
         "--expect",
-        "dio_double_put",
+        "dio_double_done",
     ];
     let args::Command::Explore(wanted) = args::Args::parse_from(words).command else { panic!("explore") };
     let dialect = wanted.dialect.expect("seed");
