@@ -273,17 +273,19 @@ where
     if last.is_none_or(|descriptor| descriptor.has_next()) {
         return Err(Refusal { head, status: None, answer: Answer::Malformed, why: "a chain without an end" });
     }
-    let status = status_address(&mut writable, memory);
-    match why {
-        Some(why) => Err(Refusal { head, status, answer: Answer::Malformed, why }),
-        None => Ok(Chain { head, readable, writable, status }),
+    let status = status_address(&writable, memory);
+    if let Some(why) = why {
+        return Err(Refusal { head, status, answer: Answer::Malformed, why });
     }
+    // Not before: a buffer outside the guest's memory may reach past the last address there is.
+    writable.split_off(writable.bytes.saturating_sub(1));
+    Ok(Chain { head, readable, writable, status })
 }
 
-/// The last writable byte (virtio 1.3, 5.2.6), taken off the data.
-fn status_address(writable: &mut GuestBuffer, memory: &Memory) -> Option<GuestAddress> {
-    let data_bytes = writable.bytes.checked_sub(1)?;
-    let status = writable.split_off(data_bytes).parts.first()?.0;
+/// The last writable byte (virtio 1.3, 5.2.6), which is not data.
+fn status_address(writable: &GuestBuffer, memory: &Memory) -> Option<GuestAddress> {
+    let (addr, len) = writable.parts.last()?;
+    let status = addr.checked_add(len - 1)?;
     GuestMemoryBackend::check_range(memory, status, 1).then_some(status)
 }
 

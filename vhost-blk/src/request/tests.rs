@@ -50,3 +50,14 @@ fn ranges_overlap_when_they_share_a_sector_and_not_when_they_touch() {
     assert!(range(0, 4).overlaps(&range(3, 1)) && range(3, 1).overlaps(&range(0, 4)));
     assert!(!range(0, 4).overlaps(&range(4, 1)) && !range(4, 1).overlaps(&range(0, 4)));
 }
+
+#[test]
+fn the_status_byte_is_the_last_writable_one_or_nowhere() {
+    let memory = memory();
+    let at = |parts: &[(u64, u64)]| status_address(&GuestBuffer::of(parts), &memory);
+    assert_eq!(at(&[(100, 4), (0xfffe, 2)]), Some(GuestAddress(0xffff)));
+    assert_eq!(at(&[(u64::MAX, 2), (100, 1)]), Some(GuestAddress(100)), "what comes before it is not asked");
+    assert_eq!(at(&[]), None);
+    assert_eq!(at(&[(0xfff0, 0x11)]), None, "one byte behind the memory");
+    assert_eq!(at(&[(u64::MAX - 0x1ff, 0x1000)]), None, "addresses do not begin again at 0");
+}
