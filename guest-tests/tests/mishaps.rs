@@ -3,6 +3,7 @@
 mod guests;
 
 use guests::{one_at_a_time, program, scenario, start};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -26,29 +27,42 @@ fn what_is_wrong_before_anything_starts_has_exit_code_2_and_starts_nothing() {
 struct Broken {
     folder: tempfile::TempDir,
     run: std::process::Child,
+    progress: BufReader<std::process::ChildStderr>,
     children: Vec<(i32, String)>,
     sockets: PathBuf,
 }
 
-/// Starts a run and waits until disk and guest are there.
+/// A scenario whose guest stays at work until it is disturbed.
+fn endless(folder: &Path) -> PathBuf {
+    let path = folder.join("endless.json");
+    let text = r#"{"scenario":1,"name":"endless","why":"a guest at work until it is disturbed","kernels":"any",
+        "workload":[{"op":"create","path":"f"},{"op":"sleep_ms","ms":300000}],"expect":[{"verdict":"same"}]}"#;
+    std::fs::write(&path, text).expect("written");
+    path
+}
+
+/// Starts a run and waits until its guest is at work, which the run's own progress tells.
 fn start_to_break() -> Broken {
     let folder = tempfile::tempdir().expect("a temporary folder");
+    let aside = tempfile::tempdir().expect("a temporary folder");
     let mut command = Command::new(program());
-    command.arg("run").arg(scenario("clean-interleaved")).arg("--out").arg(folder.path());
+    command.arg("run").arg(endless(aside.path())).arg("--out").arg(folder.path()).args(["--time-limit", "600"]);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut run = command.spawn().expect("it was there a moment ago");
-    loop {
-        let children = children(run.id());
-        // Not at the very start: QEMU shall be at work, which the guest's first words on the console show.
-        let speaks = folder.path().join("console.log").metadata().is_ok_and(|console| console.len() > 0);
-        if children.len() == 2 && speaks {
-            let disk = children.iter().find(|(_, name)| name == "vhost-blk").expect("one of the two");
-            let sockets = folder_of_sockets(disk.0);
-            return Broken { folder, run, children, sockets };
-        }
-        assert!(run.try_wait().expect("our own child").is_none(), "the run ended before its guest was up");
-        std::thread::sleep(std::time::Duration::from_millis(10));
+    let mut progress = BufReader::new(run.stderr.take().expect("it is a pipe"));
+    let mut said = String::new();
+    while !said.contains("sleep_ms") {
+        assert_ne!(
+            progress.read_line(&mut said).expect("text"),
+            0,
+            "the run ended before its guest was at work: {said}"
+        );
     }
+    let children = children(run.id());
+    assert_eq!(children.len(), 2, "{children:?}");
+    let disk = children.iter().find(|(_, name)| name == "vhost-blk").expect("one of the two");
+    let sockets = folder_of_sockets(disk.0);
+    Broken { folder, run, progress, children, sockets }
 }
 
 /// Processes whose parent is `parent`, with their names; not the short-lived tools that make the image.
@@ -85,8 +99,10 @@ impl Broken {
     }
 
     /// Exit code and stderr; and nothing that was started is left, on the machine or of the image.
-    fn end(self) -> (Option<i32>, String) {
-        let output = self.run.wait_with_output().expect("our own child");
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut said = String::new();
+        self.progress.read_to_string(&mut said).expect("text");
+        let code = self.run.wait().expect("our own child").code();
         for (pid, name) in &self.children {
             let gone = || !Path::new(&format!("/proc/{pid}")).exists();
             let waited = (0..2000).find(|_| {
@@ -95,11 +111,11 @@ impl Broken {
             });
             assert!(waited.is_some(), "{name} ({pid}) outlived its run");
         }
-        if output.status.code().is_some() {
+        if code.is_some() {
             assert!(!self.folder.path().join("disk.img").exists(), "the image is left behind");
             assert!(!self.sockets.exists(), "{} is left behind", self.sockets.display());
         }
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (code, said)
     }
 }
 

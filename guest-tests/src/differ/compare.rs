@@ -145,12 +145,14 @@ impl<'a> Comparison<'a> {
                 self.guest.push(seen);
                 continue;
             };
+            // An operation has one result: what excuses the first excuses no second.
+            let otherwise = !followed.answered(response) && !self.excused.contains(op);
             match followed.not_predicted.iter().find(|not| not.op == *op) {
-                Some(_) if !followed.answered(response) && !excuses.by(seen.seq) => {
+                Some(_) if otherwise && !excuses.by(seen.seq) => {
                     self.without_excuse(&seen);
                     self.excused.insert(*op);
                 }
-                Some(not) if !followed.answered(response) => {
+                Some(not) if otherwise => {
                     self.allow("not-predicted", &not.why, Some(&seen), None);
                     self.excused.insert(*op);
                 }

@@ -313,6 +313,14 @@ fn a_result_that_the_replica_is_not_sure_of_may_be_another() {
 }
 
 #[test]
+fn a_result_that_the_replica_is_not_sure_of_may_not_come_twice() {
+    let mut recording = an_unsure_fsync(-5);
+    let again = recording.entries.last().expect("it ends").clone();
+    recording.entries.push(Entry { seq: again.seq + 1, ..again });
+    assert_eq!(recording.judge().verdict, Outcome::Different);
+}
+
+#[test]
 fn a_result_that_the_replica_is_not_sure_of_and_that_comes_is_the_same_but_must_come() {
     let mut recording = an_unsure_fsync(0);
     let judgement = recording.judge();
