@@ -236,7 +236,8 @@ pub fn read_decisions(text: &str) -> Result<Decisions, String> {
             continue;
         }
         let record: Record = serde_json::from_value(value).map_err(wrong)?;
-        let carried_out = !matches!(record.outcome, Outcome::Shadowed { .. });
+        // What ends a window that did not fill is said beside the firing that put its last request there.
+        let carried_out = !matches!(record.outcome, Outcome::Shadowed { .. } | Outcome::ReorderStarved { .. });
         *decisions.fired.entry(record.rule.clone()).or_default() += u64::from(carried_out);
         decisions.records.push(record);
     }
@@ -302,6 +303,15 @@ mod tests {
         let decisions = read_decisions(text).unwrap();
         assert_eq!(decisions.fired, [("r".to_owned(), 1), ("s".to_owned(), 0)].into());
         assert_eq!(decisions.records.len(), 2);
+    }
+
+    #[test]
+    fn a_window_that_time_closed_is_no_firing_of_its_own() {
+        let text = r#"{"decisions":1,"seed":0,"queues":1,"deterministic":true,"why":[],"rules":["r"]}
+{"seq":3,"rule":"r","match":1,"op":"write","sector":8,"sectors":8,"touch":1,"key":"address","outcome":{"reorder":{"window":0,"slot":0}}}
+{"seq":3,"rule":"r","match":1,"op":"write","sector":8,"sectors":8,"touch":1,"key":"address","outcome":{"reorder_starved":{"window":0,"order":[0]}}}
+"#;
+        assert_eq!(read_decisions(text).unwrap().fired, [("r".to_owned(), 1)].into());
     }
 
     #[test]
