@@ -82,6 +82,20 @@ fn a_summed_range_converts_what_was_never_written_and_misses_what_was() {
     assert_eq!(found, BTreeSet::from([Property::I9, Property::I10]));
 }
 
+/// The first buffer's bio ends before the second one finds no memory: that page is under writeback for ever. Found by a walk
+/// through a larger machine.
+#[test]
+fn a_page_whose_last_bio_ended_before_memory_ran_out_ends_its_writeback_all_the_same() {
+    let bounds = Bounds { writers: 1, block_bits: 11, alloc_failures: 1, ..Bounds::default() };
+    let dialect = dialect("per_bio").with_bugs(Bugs::of(&[Bug::EnomemWritebackLeak]));
+    let starts = from(1, 11, "W|W");
+    let searched = look_from(dialect, &bounds, &starts);
+    assert!(searched.found.iter().any(|found| found.broken.property == Property::I11), "{:?}", kinds(&searched));
+    let blamed = Causes::of([Cause::Defect(Bug::EnomemWritebackLeak)]);
+    assert!(searched.found.iter().all(|found| found.causes == blamed), "{:?}", kinds(&searched));
+    assert_eq!(kinds(&look_from(dialect.with_bugs(Bugs::NONE), &bounds, &starts)), BTreeSet::new());
+}
+
 /// B12: an overwrite takes no `i_mutex`, and takes the pointer away from a write that has one.
 #[test]
 fn a_pointer_in_the_inode_puts_the_flag_on_the_wrong_io_end() {

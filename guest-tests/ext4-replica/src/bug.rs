@@ -34,11 +34,14 @@ pub enum Bug {
     /// Before the patch: an asynchronous direct write that mapped unwritten blocks and then submitted nothing frees its io_end
     /// with UNWRITTEN set, which is a BUG.
     DioFreeUnwritten,
+    /// Before the patch: no memory for the io_end of a later buffer of a page whose earlier ones have been written already: nobody
+    /// is left to end the page's writeback.
+    EnomemWritebackLeak,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 12] = [
+    pub const ALL: [Bug; 13] = [
         Bug::EnomemLockLeak,
         Bug::DioDoublePut,
         Bug::DioDoubleDone,
@@ -51,6 +54,7 @@ impl Bug {
         Bug::UninitClearedEarly,
         Bug::DioFlagZeroed,
         Bug::DioFreeUnwritten,
+        Bug::EnomemWritebackLeak,
     ];
 
     /// Its name on a command line.
@@ -68,6 +72,7 @@ impl Bug {
             Bug::UninitClearedEarly => "uninit_cleared_early",
             Bug::DioFlagZeroed => "dio_flag_zeroed",
             Bug::DioFreeUnwritten => "dio_free_unwritten",
+            Bug::EnomemWritebackLeak => "enomem_writeback_leak",
         }
     }
 

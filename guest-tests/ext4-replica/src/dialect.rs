@@ -158,6 +158,7 @@ const PER_BIO: Dialect = Dialect {
         Bug::StickyUninit,
         Bug::InflatedRange,
         Bug::DioFreeUnwritten,
+        Bug::EnomemWritebackLeak,
     ]),
     io_end_per_bio: true,
     ..SEED
@@ -203,6 +204,7 @@ const DIALECTS: &[Dialect] = &[
             Bug::InflatedRange,
             Bug::UninitClearedEarly,
             Bug::DioFreeUnwritten,
+            Bug::EnomemWritebackLeak,
         ]),
         ..PER_BIO
     },

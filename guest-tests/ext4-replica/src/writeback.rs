@@ -271,12 +271,12 @@ impl Path {
         let failed = std::mem::take(&mut thread.ret);
         if failed != 0 {
             self.tell(Event::RedirtyPage { ino, page });
-            if let Some(folio) = self.inode(ino).writeback.get_mut(&page) {
-                blocks[next - 1..].iter().for_each(|lblk| {
-                    folio.async_write.remove(lblk);
-                });
+            let all_ended = next > 1 && self.unmark_buffers(ino, page, &blocks[next - 1..]);
+            let leak = all_ended && self.has(Bug::EnomemWritebackLeak);
+            if leak {
+                self.acts(Bug::EnomemWritebackLeak);
             }
-            let at = BioWritePage::Unlock { submitted: next > 1, ret: failed };
+            let at = BioWritePage::Unlock { submitted: next > 1 && (leak || !all_ended), ret: failed };
             return thread.call(Frame::BioWritePage { ino, page, at });
         }
         match blocks.get(next).copied() {
@@ -289,6 +289,15 @@ impl Path {
                 thread.call(Frame::BioWritePage { ino, page, at });
             }
         }
+    }
+
+    /// Whether no other buffer of the page is under way: then no bio will end the page's writeback any more.
+    fn unmark_buffers(&mut self, ino: Ino, page: u64, blocks: &[u64]) -> bool {
+        let Some(folio) = self.inode(ino).writeback.get_mut(&page) else { return false };
+        blocks.iter().for_each(|lblk| {
+            folio.async_write.remove(lblk);
+        });
+        folio.async_write.is_empty()
     }
 
     /// Which blocks follow each other on the disk alone decides whether the open bio goes on.
