@@ -324,7 +324,9 @@ impl Tally {
         if failed {
             let bits = seen.path.state.inodes.get(&ino).map_or(12, |inode| inode.block_bits);
             let blocks = mask(range.0 >> bits, (range.0 + range.1).div_ceil(1 << bits));
-            return self.promises_nothing(ino, blocks);
+            // The first range that fails ends it: the kernel says that data may be lost, and tries none behind it.
+            let behind = io_end.map_or(0, |id| self.known(id).carries);
+            return self.promises_nothing(ino, blocks | behind);
         }
         self.blocks_are_on_disk(seen, ino, check);
     }
