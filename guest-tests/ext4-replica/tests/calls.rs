@@ -80,12 +80,13 @@ fn the_same_calls_give_the_same_answer() {
     }
 }
 
-/// Each defect that whole calls can show makes a difference in one of the sequences; the pointer in the inode shows only
-/// between two steps (src/direct_io.rs has that test).
+/// Each defect that whole calls can show makes a difference in one of the sequences.
 #[test]
 fn each_defect_alone_changes_an_answer() {
     let texts: Vec<String> = files().iter().map(|file| std::fs::read_to_string(file).expect("readable")).collect();
-    for bug in Bug::ALL.into_iter().filter(|bug| *bug != Bug::AioPointer) {
+    // These need something else to happen in the middle of a call; src/direct_io.rs and the explorer's tests show them.
+    let between_calls = |bug: &Bug| ![Bug::AioPointer, Bug::EnomemWritebackLeak].contains(bug);
+    for bug in Bug::ALL.into_iter().filter(between_calls) {
         let shows = |name: &str| {
             texts.iter().any(|text| {
                 let (calls, _) = sections(text);
