@@ -1,12 +1,14 @@
 //! The kernels kept on this machine.
 //!
 //! `kernels/NAME/` holds one kernel with `kernel.json`, its description with paths relative to the folder. A folder is
-//! filled under another name and renamed; a lock keeps two runs from filling at once.
+//! filled under another name and renamed; a lock keeps two runs from filling at once. A kernel of one's own stays where it is,
+//! and its description leads there; one that leads nowhere any more is made again.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest, Sha256};
 
 use super::{Kernel, KernelSpec, apt, deb_fields, describe, pin_of, row_of, unpack_deb};
 use crate::disk::sha256;
@@ -43,6 +45,9 @@ pub fn obtain(spec: &KernelSpec, cache: &Path) -> Result<Kernel, Error> {
     let filled = filling.keep();
     let place = || format!("moving the kernel to {}", entry.display());
     fs::create_dir_all(entry.parent().unwrap_or(cache)).doing(place)?;
+    if entry.exists() {
+        fs::remove_dir_all(&entry).doing(place)?;
+    }
     fs::rename(&filled, &entry).doing(place)?;
     read(&entry)?.ok_or_else(|| Error::BadKernel { path: entry.clone(), why: "it was filled and is empty".into() })
 }
@@ -57,14 +62,17 @@ fn remove_half_filled(cache: &Path) {
     }
 }
 
-/// A stock kernel is kept by its name, a kernel of one's own by its content: it may be rebuilt at any time.
+/// A stock kernel is kept by its name, a kernel of one's own by its content and its place: it may be rebuilt at any time, and
+/// its modules lie beside it.
 fn entry(spec: &KernelSpec, cache: &Path) -> Result<PathBuf, Error> {
     let name = match spec {
         KernelSpec::Series(name) | KernelSpec::Release(name) => name.clone(),
         KernelSpec::Path(path) => {
             let path = path.canonicalize().doing(|| format!("looking for the kernel {}", path.display()))?;
             let image = super::find_image(&path, spec)?;
-            format!("own-{}", &sha256(&image)?[..16])
+            let place = Sha256::digest(path.as_os_str().as_encoded_bytes());
+            let place: String = place.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+            format!("own-{}-{place}", &sha256(&image)?[..16])
         }
     };
     Ok(cache.join("kernels").join(name))
@@ -150,7 +158,10 @@ fn read(entry: &Path) -> Result<Option<Kernel>, Error> {
     let bad =
         |error: serde_json::Error| Error::BadKernel { path: path.clone(), why: format!("{error}; remove its folder") };
     let kernel: Kernel = serde_json::from_slice(&text).map_err(bad)?;
-    Ok(Some(Kernel { folder: entry.to_owned(), ..map_paths(&kernel, |path| entry.join(path)) }))
+    let kernel = Kernel { folder: entry.to_owned(), ..map_paths(&kernel, |path| entry.join(path)) };
+    let modules_there = kernel.modules.iter().all(|module| module.path.exists());
+    let whole = modules_there && kernel.image.exists() && kernel.vmlinux.exists();
+    Ok(whole.then_some(kernel))
 }
 
 fn map_paths(kernel: &Kernel, map: impl Fn(&Path) -> PathBuf) -> Kernel {
@@ -161,4 +172,48 @@ fn map_paths(kernel: &Kernel, map: impl Fn(&Path) -> PathBuf) -> Kernel {
         module.path = map(&module.path);
     }
     mapped
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends there")]
+mod tests {
+    use super::super::Module;
+    use super::*;
+
+    #[test]
+    fn a_kernel_whose_files_were_taken_away_is_not_in_the_cache() {
+        let (own, entry) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let file = |name: &str| {
+            let path = own.path().join(name);
+            fs::write(&path, name).unwrap();
+            path
+        };
+        let module = file("virtio.ko");
+        let kernel = Kernel {
+            series: "6.1".into(),
+            package: None,
+            version: None,
+            release: "6.1.0-own".into(),
+            image_hash: "0".repeat(64),
+            image: file("vmlinux"),
+            vmlinux: file("vmlinux"),
+            modules: vec![Module { path: module.clone(), late: false }],
+            folder: entry.path().to_owned(),
+        };
+        write(&kernel, entry.path()).unwrap();
+        assert_eq!(read(entry.path()).unwrap(), Some(kernel));
+        fs::remove_file(module).unwrap();
+        assert_eq!(read(entry.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn two_trees_with_the_same_image_have_entries_of_their_own() {
+        let entry_of = |tree: &tempfile::TempDir| {
+            fs::write(tree.path().join("vmlinux"), "the same").unwrap();
+            entry(&KernelSpec::Path(tree.path().to_owned()), Path::new("cache")).unwrap()
+        };
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert_ne!(entry_of(&one), entry_of(&other));
+        assert_eq!(entry_of(&one), entry_of(&one));
+    }
 }
