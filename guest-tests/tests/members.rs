@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("guest-vm", &[]),
     ("guest-init", &[]),
     ("raw-client", &[]),
+    ("scenario-generator", &[]),
     (
         "guest-tests",
         &[
@@ -26,6 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "guest-vm",
             "guest-init",
             "raw-client",
+            "scenario-generator",
         ],
     ),
 ];

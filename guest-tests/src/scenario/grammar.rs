@@ -80,10 +80,12 @@ impl<'n> Grammar<'_, '_, 'n> {
     }
 
     fn name(&mut self, at: &At<'_>) {
-        let speakable = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let speakable = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
         let Some(name) = self.r.string(at) else { return };
-        if name.is_empty() || !name.chars().all(speakable) {
-            let text = format!("{name:?} cannot name a folder; a name has small letters, digits and '-' only");
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(speakable) {
+            let text = format!(
+                "{name:?} cannot name a folder; a name has small letters, digits, '-' and '.' only, and begins with no dot"
+            );
             self.r.report("E103", at, text, None);
         }
     }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// A scenario, checked.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// Short name: small letters, digits, `-`.
+    /// Short name: small letters, digits, `-`, `.`.
     pub name: String,
     /// Which behaviour it shows, in a sentence or two.
     pub why: String,
