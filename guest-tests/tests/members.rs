@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("guest-init", &[]),
     ("raw-client", &[]),
     ("scenario-generator", &[]),
+    ("night-results", &["scenario-generator"]),
     (
         "guest-tests",
         &[
@@ -28,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "guest-init",
             "raw-client",
             "scenario-generator",
+            "night-results",
         ],
     ),
 ];
