@@ -8,6 +8,8 @@ use fault_injection::{By, FailClass};
 
 use crate::way::IoMode;
 
+use crate::drive::Change;
+
 use crate::control::{AfterCut, DEFAULT_MAX_STATES, Survivors};
 
 /// With the contract, by which guest-tests knows a program of another build.
@@ -248,6 +250,8 @@ pub enum Verb {
         /// Its new size, in sectors of 512 bytes.
         capacity_sectors: u64,
     },
+    /// Put another disk in the place of this one, under a guest that does not use it: image, script, seed and record.
+    Change(Change),
     /// Print what happens (decisions, power cuts, snapshots, resizes, a full write cache) as it happens, one JSON object per line.
     Subscribe,
 }

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use crate::args::{RulesVerb, Verb};
 use crate::device::Device;
+use crate::drive::{Change, Drive};
 use crate::error::SocketError;
 use crate::power;
 
@@ -34,7 +35,7 @@ const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// Earlier requests are waited for no longer than this: one may be held for ever.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 const VERBS: &str = "status, mark, release, counters, rules.list, rules.enable, rules.disable, rules.add, rules.remove, \
-                     heal, fail_class, power_cut, snapshot, resize, subscribe";
+                     heal, fail_class, power_cut, snapshot, resize, change, subscribe";
 /// How soon it is seen that a listener has left while nothing happens.
 const LOOK_AT_CLIENT: Duration = Duration::from_secs(1);
 
@@ -121,6 +122,8 @@ pub enum Ask {
         /// Its new size.
         capacity_sectors: u64,
     },
+    /// Puts another disk in the place of this one, while nothing is in flight.
+    Change(Change),
     /// After its answer, what happens comes as it happens, one object per line; nothing more can be asked.
     Subscribe,
 }
@@ -191,6 +194,7 @@ impl From<&Verb> for Ask {
                 Ask::Snapshot { unflushed: *unflushed, max_states: *max_states }
             }
             Verb::Resize { capacity_sectors } => Ask::Resize { capacity_sectors: *capacity_sectors },
+            Verb::Change(change) => Ask::Change(change.clone()),
             Verb::Subscribe => Ask::Subscribe,
             Verb::Rules(rules) => Ask::from(rules),
             Verb::Heal { rule } => Ask::Heal { rule: rule.clone() },
@@ -218,11 +222,11 @@ pub struct Control {
 
 impl Control {
     /// Starts to answer.
-    pub fn start(path: &Path, device: Arc<Device>) -> Result<Control, SocketError> {
+    pub fn start(path: &Path, drive: Arc<Drive>) -> Result<Control, SocketError> {
         let listener = crate::frontend::listen(path)?;
         let bind = |source| SocketError::Bind { path: path.to_path_buf(), source };
         let control = Control { path: path.to_path_buf() };
-        let run = move || accept(&listener, &device);
+        let run = move || accept(&listener, &drive);
         std::thread::Builder::new().name("control".into()).spawn(run).map_err(bind)?;
         Ok(control)
     }
@@ -234,7 +238,7 @@ impl Drop for Control {
     }
 }
 
-fn accept(listener: &UnixListener, device: &Arc<Device>) {
+fn accept(listener: &UnixListener, drive: &Arc<Drive>) {
     let clients = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
         let Ok(stream) = stream else {
@@ -246,10 +250,10 @@ fn accept(listener: &UnixListener, device: &Arc<Device>) {
             clients.fetch_sub(1, Ordering::SeqCst);
             continue;
         }
-        let (device, counted) = (device.clone(), clients.clone());
+        let (drive, counted) = (drive.clone(), clients.clone());
         let run = move || {
             // The client's end of the socket is the client's affair.
-            let _ = converse(&stream, &device);
+            let _ = converse(&stream, &drive);
             counted.fetch_sub(1, Ordering::SeqCst);
         };
         if std::thread::Builder::new().name("control-client".into()).spawn(run).is_err() {
@@ -258,7 +262,7 @@ fn accept(listener: &UnixListener, device: &Arc<Device>) {
     }
 }
 
-fn converse(stream: &UnixStream, device: &Device) -> io::Result<()> {
+fn converse(stream: &UnixStream, drive: &Drive) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_LIMIT))?;
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
@@ -270,7 +274,7 @@ fn converse(stream: &UnixStream, device: &Device) -> io::Result<()> {
         }
         let mut events = None;
         let answer = if line.ends_with(b"\n") {
-            respond(&line, device, &mut events)
+            respond(&line, &drive.device(), &mut events, |wanted| drive.change(wanted))
         } else {
             json!({"id": null, "ok": false, "error": format!("a line longer than {MAX_LINE_BYTES} bytes, or cut short")})
         };
@@ -299,8 +303,14 @@ fn pass_on(events: &Receiver<String>, mut stream: &UnixStream) -> io::Result<()>
     }
 }
 
-/// Answers one line, whatever it is. After `subscribe`, `events` is what the client is to hear.
-pub fn respond(line: &[u8], device: &Device, events: &mut Option<Receiver<String>>) -> Value {
+/// Answers one line, whatever it is. After `subscribe`, `events` is what the client is to hear; `change` puts another disk
+/// in the place of this one.
+pub fn respond(
+    line: &[u8],
+    device: &Device,
+    events: &mut Option<Receiver<String>>,
+    change: impl FnOnce(&Change) -> Result<Value, String>,
+) -> Value {
     let mut ask = match serde_json::from_slice::<Value>(line) {
         Ok(Value::Object(ask)) => ask,
         Ok(_) => return json!({"id": null, "ok": false, "error": "not a JSON object"}),
@@ -312,6 +322,7 @@ pub fn respond(line: &[u8], device: &Device, events: &mut Option<Receiver<String
             *events = Some(device.listeners.add());
             Ok(json!({}))
         }
+        Ok(Ask::Change(wanted)) => change(&wanted),
         Ok(ask) => carry_out(&ask, device),
         Err(error) => Err(format!("{error} (verbs: {VERBS})")),
     };
@@ -334,7 +345,8 @@ fn carry_out(ask: &Ask, device: &Device) -> Result<Value, String> {
             cut_power(device, unflushed.unflushed(*max_states), then)
         }
         Ask::Snapshot { unflushed, max_states } => cut_power(device, unflushed.unflushed(*max_states), Then::Snapshot),
-        Ask::Subscribe => Ok(json!({})),
+        // Whoever called has done those two.
+        Ask::Subscribe | Ask::Change(_) => Ok(json!({})),
         Ask::RulesList => Ok(json!(device.gates().engine.rules())),
         Ask::RulesEnable { rule } => change(device, |engine, seq| engine.enable(rule, true, seq)),
         Ask::RulesDisable { rule } => change(device, |engine, seq| engine.enable(rule, false, seq)),

@@ -141,7 +141,7 @@ pub struct Device {
     /// Its size now, and who is to hear of another one.
     pub size: Size,
     /// Readable when the thread that waits for the front-end has something else to do.
-    pub call: EventFd,
+    pub call: Arc<EventFd>,
     /// The run is ending: nothing more is taken from the rings.
     pub stopping: AtomicBool,
     /// Which way clean requests go.
@@ -164,9 +164,14 @@ pub struct Device {
     determinism: Determinism,
 }
 
+/// The descriptor that wakes the thread that waits for the front-end.
+pub fn new_call() -> std::io::Result<Arc<EventFd>> {
+    Ok(Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?))
+}
+
 impl Device {
     /// A device that no front-end has seen yet.
-    pub fn new(parts: Parts) -> std::io::Result<Device> {
+    pub fn new(parts: Parts, call: Arc<EventFd>) -> Device {
         let queues = parts.offer.queues;
         let write_cache = parts.offer.write_cache;
         let history = History::default();
@@ -174,7 +179,7 @@ impl Device {
         let mut serial = [0; ID_BYTES];
         let length = parts.serial.len().min(ID_BYTES);
         serial[..length].copy_from_slice(&parts.serial.as_bytes()[..length]);
-        Ok(Device {
+        Device {
             past: Past::default(),
             size: Size::new(parts.offer.capacity_sectors),
             disk: parts.disk,
@@ -190,7 +195,7 @@ impl Device {
             order: Order::new(),
             power: parts.power,
             listeners: Listeners::default(),
-            call: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            call,
             stopping: AtomicBool::new(false),
             ways: parts.ways,
             poll_us: parts.poll_us,
@@ -206,7 +211,7 @@ impl Device {
             failures: Complaint::default(),
             cache_full: Complaint::default(),
             determinism: parts.script.determinism(queues),
-        })
+        }
     }
 
     /// The script's state and the parked requests.

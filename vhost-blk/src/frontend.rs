@@ -18,7 +18,7 @@ use vhost::vhost_user::{Error as VhostError, Listener};
 use vhost_user_backend::{Error as DaemonError, ShutdownHandle, VhostUserDaemon};
 
 use crate::backend_channel::BackendChannel;
-use crate::device::Device;
+use crate::drive::Drive;
 use crate::error::{SocketError, StartError};
 use crate::power::{Errand, Power};
 use crate::record::Session as SessionEvent;
@@ -62,13 +62,15 @@ impl Frontend {
     }
 
     /// Waits for a front-end. `None`: the run is to end first, or nobody can come any more.
-    pub fn accept(&mut self, device: &Arc<Device>, stop: &impl AsFd) -> Result<Option<Connection>, StartError> {
+    pub fn accept(&mut self, drive: &Arc<Drive>, stop: &impl AsFd) -> Result<Option<Connection>, StartError> {
         let host = |what| move |source| StartError::Host { what, source };
-        let Some(outside) = self.next(device, stop).map_err(host("wait for a front-end"))? else { return Ok(None) };
+        let Some(outside) = self.next(drive, stop).map_err(host("wait for a front-end"))? else { return Ok(None) };
+        let mut held = drive.hold();
+        let device = drive.device();
         // A script that left while nobody was there has nobody to leave.
         let _ = device.take_leave();
         let channel = Arc::new(BackendChannel::default());
-        let session = Session::new(device.clone(), channel.clone()).map_err(host("set up the queues"))?;
+        let session = Session::new(drive.clone(), channel.clone()).map_err(host("set up the queues"))?;
         let session = Arc::new(session);
         let daemon_error = |error: DaemonError| StartError::Host {
             what: "start the vhost-user session",
@@ -80,24 +82,25 @@ impl Frontend {
         // Calls that were for the front-end before.
         let _ = device.call.read();
         device.begin_session(SessionEvent::Connect);
-        device.size.tell(Some(channel.clone()));
+        held.begin(&session);
+        drop(held);
         let inside = join(outside, channel).map_err(host("carry the front-end's messages"))?;
         daemon.start(&mut Listener::from(inside)).map_err(daemon_error)?;
         Connection::new(daemon, session).map(Some).map_err(host("watch the connection"))
     }
 
     /// The next connection on which somebody speaks: a mere look at the socket is no front-end.
-    fn next(&mut self, device: &Device, stop: &impl AsFd) -> io::Result<Option<UnixStream>> {
+    fn next(&mut self, drive: &Drive, stop: &impl AsFd) -> io::Result<Option<UnixStream>> {
         loop {
             let stream = match &mut self.source {
                 Source::Only(stream) => stream.take(),
-                Source::Listener(listener) => match wait_for(listener.as_fd(), stop.as_fd(), None, device)? {
+                Source::Listener(listener) => match wait_for(listener.as_fd(), stop.as_fd(), None, drive)? {
                     Woken::Stop => None,
                     _ => Some(listener.accept()?.0),
                 },
             };
             let Some(stream) = stream else { return Ok(None) };
-            if wait_for(stream.as_fd(), stop.as_fd(), None, device)? == Woken::Stop {
+            if wait_for(stream.as_fd(), stop.as_fd(), None, drive)? == Woken::Stop {
                 return Ok(None);
             }
             if recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK).is_ok_and(|bytes| bytes > 0) {
@@ -186,8 +189,11 @@ impl Connection {
 
     /// Waits until the front-end leaves or the run is to end. Everything in flight is settled when it returns, and no
     /// thread of the connection touches the guest any more.
-    pub fn serve(self, device: &Device, stop: &impl AsFd) -> io::Result<Left> {
-        let woken = self.wait(device, stop)?;
+    pub fn serve(self, drive: &Drive, stop: &impl AsFd) -> io::Result<Left> {
+        let woken = self.wait(drive, stop)?;
+        // From here on the device stays what it is.
+        let mut held = drive.hold();
+        let device = drive.device();
         if woken == Woken::Stop {
             device.stopping.store(true, Ordering::SeqCst);
         }
@@ -195,10 +201,10 @@ impl Connection {
         if let Some(shutdown) = &self.shutdown {
             shutdown.shutdown();
         }
-        self.session.forget_wakes();
         // Ends the queue threads and waits for them. A panic in the session's thread has ended the process already.
         drop(self.waiter.join());
-        device.size.tell(None);
+        held.end();
+        self.session.leave(&device);
         if self.session.was_used() {
             device.past.is_known_from_now_on();
         }
@@ -215,13 +221,14 @@ impl Connection {
 
 impl Connection {
     /// Waits for the end of the connection, doing what the device asks for meanwhile.
-    fn wait(&self, device: &Device, stop: &impl AsFd) -> io::Result<Woken> {
+    fn wait(&self, drive: &Drive, stop: &impl AsFd) -> io::Result<Woken> {
         loop {
-            let woken = wait_for(self.ended.as_fd(), stop.as_fd(), Some(device.call.as_fd()), device)?;
+            let woken = wait_for(self.ended.as_fd(), stop.as_fd(), Some(drive.call.as_fd()), drive)?;
             if woken != Woken::Called {
                 return Ok(woken);
             }
-            let _ = device.call.read();
+            let _ = drive.call.read();
+            let device = drive.device();
             if device.is_leaving() || device.past.unsettled().is_some() {
                 return Ok(Woken::Called);
             }
@@ -282,14 +289,14 @@ fn wait_for(
     what: BorrowedFd<'_>,
     stop: BorrowedFd<'_>,
     call: Option<BorrowedFd<'_>>,
-    device: &Device,
+    drive: &Drive,
 ) -> io::Result<Woken> {
     loop {
         let mut fds: Vec<PollFd<'_>> =
             [what, stop].into_iter().chain(call).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut fds, poll_timeout(device.until_tick())) {
+        match poll(&mut fds, poll_timeout(drive.device().until_tick())) {
             Err(nix::errno::Errno::EINTR) => continue,
-            Ok(0) => device.tick(),
+            Ok(0) => drive.device().tick(),
             other => drop(other?),
         };
         let is_ready = |i: usize| fds.get(i).is_some_and(|fd| fd.any().unwrap_or(false));

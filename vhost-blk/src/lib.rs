@@ -23,6 +23,7 @@ pub mod config;
 pub mod control;
 pub mod device;
 pub mod disk;
+pub mod drive;
 pub mod error;
 pub mod files;
 pub mod frontend;

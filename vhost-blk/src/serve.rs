@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fault_injection::{DeviceFacts, DeviceLimits, Engine, Problem, Replay, Script, Source, Then, WriteCache};
+use nix::sys::eventfd::EventFd;
 use serde_json::json;
 
 use crate::args::Serve;
 use crate::config::Offer;
 use crate::control::Control;
-use crate::device::{Device, Parts};
+use crate::device::{Device, Parts, new_call};
 use crate::disk::{Disk, DiskOptions};
+use crate::drive::Drive;
 use crate::error::StartError;
 use crate::files;
 use crate::frontend::{Frontend, Left};
@@ -51,7 +53,7 @@ impl Ending {
 
 /// A device that is ready for front-ends.
 pub struct Server {
-    device: Arc<Device>,
+    drive: Arc<Drive>,
     frontend: Frontend,
     once: bool,
     _control: Option<Control>,
@@ -60,93 +62,47 @@ pub struct Server {
 impl Server {
     /// Checks everything, and only then makes files and sockets.
     pub fn prepare(args: &Serve) -> Result<Server, StartError> {
-        let image = check_arguments(args)?;
-        let (script, warnings) = load_scripts(&args.faults)?;
-        for warning in &warnings {
-            tell!("{warning}");
-        }
-        let limits = script.device();
-        let read_only = args.read_only || limits.read_only.unwrap_or(false);
-        let disk = Disk::open(image, DiskOptions { read_only, direct: args.direct, raw: args.raw })?;
-        let offer = Offer::new(disk.capacity_sectors(), disk.direct_bytes(), args.num_queues, read_only, limits);
-        check_against_image(&script, &disk, &offer)?;
-        let caching = caching(args, limits);
-        check_power_cuts(args, &script)?;
-        disk.warn_if_space_is_short();
-        let ways = ways(args, &disk)?;
-        disk.warn_of_a_tail();
-        let script = Arc::new(script);
-        let mut engine = engine(args, &script)?;
-        engine.set_capacity(offer.capacity_sectors);
-        let frontend = match (&args.socket_path, args.fd) {
-            (Some(path), None) => Frontend::listen(path)?,
-            (None, Some(fd)) => Frontend::inherit(fd)?,
-            _ => return Err(StartError::Arguments("give --socket-path PATH or --fd N, and not both".into())),
-        };
-        if frontend.is_single() && script.words().contains("disconnect") {
-            let text = "the script disconnects, and a connection given by --fd cannot come back; use --socket-path";
-            return Err(StartError::Arguments(text.into()));
-        }
-        let (files, bound) = files::read(&script, &disk, &mut engine)?;
-        let recorder = recorder(args, &engine, &offer, &disk)?;
-        let power = power(args, &script, caching)?;
-        let disk = Media::new(disk, caching);
-        let overlay = Overlay::new(args.overlay_file.as_deref().map(create).transpose()?);
-        let serial = args.serial.clone();
-        let poll_us = args.poll_us;
-        let device =
-            Device::new(Parts { disk, overlay, offer, power, engine, script, recorder, serial, ways, poll_us, files });
-        let device = Arc::new(device.map_err(|source| StartError::Host { what: "make an eventfd", source })?);
-        device.log(&bound);
+        let call = new_call().map_err(|source| StartError::Host { what: "make an eventfd", source })?;
+        let mut frontend = None;
+        let device = device(args, call, |script, _| {
+            let found = match (&args.socket_path, args.fd) {
+                (Some(path), None) => Frontend::listen(path)?,
+                (None, Some(fd)) => Frontend::inherit(fd)?,
+                _ => return Err(StartError::Arguments("give --socket-path PATH or --fd N, and not both".into())),
+            };
+            refuse_disconnect(script, found.is_single())?;
+            frontend = Some(found);
+            Ok(())
+        })?;
+        let frontend = frontend.ok_or_else(|| StartError::Arguments("there is no front-end to wait for".into()))?;
+        let drive = Arc::new(Drive::new(device, args.clone(), frontend.is_single()));
         let control = match &args.control_path {
-            Some(path) => Some(Control::start(path, device.clone())?),
+            Some(path) => Some(Control::start(path, drive.clone())?),
             None => None,
         };
-        Ok(Server { device, frontend, once: args.once, _control: control })
-    }
-
-    /// The device, for those who look at it from the same process.
-    pub fn device(&self) -> &Arc<Device> {
-        &self.device
+        Ok(Server { drive, frontend, once: args.once, _control: control })
     }
 
     /// Serves until `stop` is readable, or until the one front-end has left.
     pub fn run(mut self, stop: &impl AsFd) -> Ending {
         let served = self.serve(stop);
-        self.device.stopping.store(true, Ordering::SeqCst);
-        let device = &self.device;
-        let flushed = device.disk.finish();
-        let totals = device.totals();
-        let diverged = totals.replay.iter().flat_map(|replay| replay.missing.iter().chain(&replay.differs));
-        let unmet = totals.unmet.iter().map(|line| format!("expect not met: {line}"));
-        let unmet: Vec<String> = unmet.chain(diverged.map(|line| format!("replay diverged: {line}"))).collect();
-        let recorded = device.recorder().finish(totals);
-        if let Some(error) = device.disk.first_error() {
-            return Ending::HostFailed(error.to_string());
+        let device = self.drive.last();
+        let ended = finish(&device);
+        match (ended, served) {
+            (Ending::HostFailed(why), _) => Ending::HostFailed(why),
+            (_, Err(error)) => Ending::HostFailed(error.to_string()),
+            (ended, Ok(())) => ended,
         }
-        if let Err(error) = served {
-            return Ending::HostFailed(error.to_string());
-        }
-        if let Err(error) = flushed {
-            return Ending::HostFailed(error.to_string());
-        }
-        if let Err(error) = recorded {
-            return Ending::HostFailed(error.to_string());
-        }
-        if crate::inflight::dropped() > 0 {
-            return Ending::HostFailed("a request was dropped without an answer: a bug of vhost-blk".into());
-        }
-        if unmet.is_empty() { Ending::Clean } else { Ending::Unmet(unmet) }
     }
 
     fn serve(&mut self, stop: &impl AsFd) -> Result<(), StartError> {
         loop {
-            let Some(connection) = self.frontend.accept(&self.device, stop)? else { return Ok(()) };
-            let served = connection.serve(&self.device, stop);
+            let Some(connection) = self.frontend.accept(&self.drive, stop)? else { return Ok(()) };
+            let served = connection.serve(&self.drive, stop);
             match served.map_err(|source| StartError::Host { what: "bring the queues to rest", source })? {
                 Left::RunEnds => return Ok(()),
                 Left::Unknown => {
-                    let requests = self.device.past.unsettled().unwrap_or_default();
+                    let requests = self.drive.device().past.unsettled().unwrap_or_default();
                     return Err(StartError::Unsettled { requests });
                 }
                 Left::Asked { reconnect_ms } => {
@@ -160,6 +116,80 @@ impl Server {
             }
         }
     }
+}
+
+/// Ends a device that nothing is in flight of any more: what it keeps reaches the image, and its records are written out.
+pub fn finish(device: &Device) -> Ending {
+    device.stopping.store(true, Ordering::SeqCst);
+    let flushed = device.disk.finish();
+    let totals = device.totals();
+    let diverged = totals.replay.iter().flat_map(|replay| replay.missing.iter().chain(&replay.differs));
+    let unmet = totals.unmet.iter().map(|line| format!("expect not met: {line}"));
+    let unmet: Vec<String> = unmet.chain(diverged.map(|line| format!("replay diverged: {line}"))).collect();
+    let recorded = device.recorder().finish(totals);
+    if let Some(error) = device.disk.first_error() {
+        return Ending::HostFailed(error.to_string());
+    }
+    if let Err(error) = flushed {
+        return Ending::HostFailed(error.to_string());
+    }
+    if let Err(error) = recorded {
+        return Ending::HostFailed(error.to_string());
+    }
+    if crate::inflight::dropped() > 0 {
+        return Ending::HostFailed("a request was dropped without an answer: a bug of vhost-blk".into());
+    }
+    if unmet.is_empty() { Ending::Clean } else { Ending::Unmet(unmet) }
+}
+
+/// A device as its arguments ask for it, that no front-end has seen yet. `fits` is asked when everything else has been
+/// looked at, before any file is made.
+pub fn device(
+    args: &Serve,
+    call: Arc<EventFd>,
+    fits: impl FnOnce(&Script, &Offer) -> Result<(), StartError>,
+) -> Result<Arc<Device>, StartError> {
+    let image = check_arguments(args)?;
+    let (script, warnings) = load_scripts(&args.faults)?;
+    for warning in &warnings {
+        tell!("{warning}");
+    }
+    let limits = script.device();
+    let read_only = args.read_only || limits.read_only.unwrap_or(false);
+    let disk = Disk::open(image, DiskOptions { read_only, direct: args.direct, raw: args.raw })?;
+    let offer = Offer::new(disk.capacity_sectors(), disk.direct_bytes(), args.num_queues, read_only, limits);
+    check_against_image(&script, &disk, &offer)?;
+    let caching = caching(args, limits);
+    check_power_cuts(args, &script)?;
+    disk.warn_if_space_is_short();
+    let ways = ways(args, &disk)?;
+    disk.warn_of_a_tail();
+    let script = Arc::new(script);
+    let mut engine = engine(args, &script)?;
+    engine.set_capacity(offer.capacity_sectors);
+    fits(&script, &offer)?;
+    let (files, bound) = files::read(&script, &disk, &mut engine)?;
+    let recorder = recorder(args, &engine, &offer, &disk)?;
+    let power = power(args, &script, caching)?;
+    let disk = Media::new(disk, caching);
+    let overlay = Overlay::new(args.overlay_file.as_deref().map(create).transpose()?);
+    let serial = args.serial.clone();
+    let poll_us = args.poll_us;
+    let device = Device::new(
+        Parts { disk, overlay, offer, power, engine, script, recorder, serial, ways, poll_us, files },
+        call,
+    );
+    device.log(&bound);
+    Ok(Arc::new(device))
+}
+
+/// A script may not leave a front-end that could not come back.
+pub fn refuse_disconnect(script: &Script, single: bool) -> Result<(), StartError> {
+    if single && script.words().contains("disconnect") {
+        let text = "the script disconnects, and a connection given by --fd cannot come back; use --socket-path";
+        return Err(StartError::Arguments(text.into()));
+    }
+    Ok(())
 }
 
 fn check_arguments(args: &Serve) -> Result<&Path, StartError> {

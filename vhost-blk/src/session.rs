@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use vhost::vhost_user::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
-use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringT};
+use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringEpollHandler, VringT};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
 use virtio_queue::QueueT;
 use vm_memory::GuestAddressSpace;
@@ -22,6 +22,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use crate::backend_channel::BackendChannel;
 use crate::device::Device;
+use crate::drive::{Drive, refuse_unless_idle};
 use crate::queue::QueueWorker;
 use crate::record::Session as SessionEvent;
 use crate::request::Memory;
@@ -36,8 +37,14 @@ const MAX_QUEUE_SIZE: usize = 1024;
 /// A host whose disk hangs longer than this under a stopping ring gets an error instead of a front-end that waits for ever.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
+/// What a queue's thread works with. Whoever holds it keeps the queue from doing anything.
+struct Seat {
+    device: Arc<Device>,
+    worker: QueueWorker,
+}
+
 struct QueueThread {
-    worker: Mutex<QueueWorker>,
+    seat: Mutex<Seat>,
     timer: Mutex<TimerFd>,
     armed: AtomicBool,
     wake: Arc<EventFd>,
@@ -48,9 +55,17 @@ struct QueueThread {
     looked: AtomicBool,
 }
 
+type Handler = Arc<VringEpollHandler<Arc<Session>>>;
+
 /// A connection.
 pub struct Session {
-    device: Arc<Device>,
+    drive: Arc<Drive>,
+    /// Queues offered.
+    num_queues: u16,
+    /// How the queue threads hear of more descriptors, while there are any.
+    handlers: Mutex<Vec<Handler>>,
+    /// The cache mode as the driver wrote it last.
+    writeback: AtomicBool,
     /// The guest's memory as the front-end changes it.
     pub memory: SharedMemory,
     queues: Vec<QueueThread>,
@@ -62,18 +77,30 @@ pub struct Session {
 
 impl Session {
     /// A connection that has negotiated nothing yet.
-    pub fn new(device: Arc<Device>, channel: Arc<BackendChannel>) -> io::Result<Session> {
+    pub fn new(drive: Arc<Drive>, channel: Arc<BackendChannel>) -> io::Result<Session> {
+        let device = drive.device();
+        let num_queues = device.offer.queues;
         let queues: Vec<QueueThread> =
-            (0..device.offer.queues).map(|queue| queue_thread(queue, &device)).collect::<io::Result<_>>()?;
+            (0..num_queues).map(|queue| queue_thread(queue, &device)).collect::<io::Result<_>>()?;
+        let (acked_features, closing) = (AtomicU64::new(0), AtomicBool::new(false));
+        let memory = SharedMemory::new(Memory::new());
+        let writeback = AtomicBool::new(device.offer.write_cache);
+        let handlers = Mutex::default();
+        let session =
+            Session { drive, num_queues, handlers, writeback, memory, queues, acked_features, closing, channel };
+        session.adopt(&device);
+        Ok(session)
+    }
+
+    /// The device finds this connection: whom to wake, whom to tell of its size, and the cache mode the driver knows.
+    fn adopt(&self, device: &Device) {
         let mut gates = device.gates();
-        for (queue, thread) in (0..).zip(&queues) {
+        for (queue, thread) in (0..).zip(&self.queues) {
             gates.set_wake(queue, Some(thread.wake.clone()));
         }
         drop(gates);
-        device.writeback.store(device.offer.write_cache, Ordering::SeqCst);
-        let (acked_features, closing) = (AtomicU64::new(0), AtomicBool::new(false));
-        let memory = SharedMemory::new(Memory::new());
-        Ok(Session { device, memory, queues, acked_features, closing, channel })
+        device.writeback.store(self.writeback.load(Ordering::SeqCst), Ordering::SeqCst);
+        device.size.tell(Some(self.channel.clone()));
     }
 
     /// Adds timer and wake-up of every queue to its thread's epoll.
@@ -82,9 +109,40 @@ impl Session {
             let timer = lock(&thread.timer).as_raw_fd();
             handler.register_listener(timer, EventSet::IN, self.timer_event().into())?;
             handler.register_listener(thread.wake.as_raw_fd(), EventSet::IN, self.wake_event().into())?;
-            if let Some(host) = lock(&thread.worker).descriptor() {
-                handler.register_listener(host, EventSet::IN, self.host_event().into())?;
-            }
+            self.register_host(&handler, &lock(&thread.seat).worker)?;
+            lock(&self.handlers).push(handler);
+        }
+        Ok(())
+    }
+
+    fn register_host(&self, handler: &Handler, worker: &QueueWorker) -> io::Result<()> {
+        match worker.descriptor() {
+            Some(host) => handler.register_listener(host, EventSet::IN, self.host_event().into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts another device behind the rings, while nothing is in flight. Requests that come meanwhile are the new one's. An
+    /// error says why not, and changes nothing.
+    pub fn change(&self, old: &Arc<Device>, new: &Arc<Device>) -> Result<(), String> {
+        let mut seats: Vec<_> = self.queues.iter().map(|thread| lock(&thread.seat)).collect();
+        refuse_unless_idle(old)?;
+        let workers: Vec<_> = (0..self.num_queues).map(|queue| QueueWorker::new(queue, new)).collect();
+        let handlers = lock(&self.handlers);
+        for (handler, worker) in handlers.iter().zip(&workers) {
+            self.register_host(handler, worker).map_err(|error| format!("cannot watch the new image: {error}"))?;
+        }
+        old.begin_session(SessionEvent::Disconnect);
+        old.size.tell(None);
+        self.forget_wakes(old);
+        self.adopt(new);
+        new.past.is_known_from_now_on();
+        new.begin_session(SessionEvent::Connect);
+        if self.was_used() {
+            new.begin_session(SessionEvent::Features);
+        }
+        for (seat, worker) in seats.iter_mut().zip(workers) {
+            **seat = Seat { device: new.clone(), worker };
         }
         Ok(())
     }
@@ -106,9 +164,17 @@ impl Session {
     }
 
     /// Nobody is to wake these queue threads any more. Settle first.
-    pub fn forget_wakes(&self) {
-        let mut gates = self.device.gates();
-        (0..self.device.offer.queues).for_each(|queue| gates.set_wake(queue, None));
+    fn forget_wakes(&self, device: &Device) {
+        let mut gates = device.gates();
+        (0..self.num_queues).for_each(|queue| gates.set_wake(queue, None));
+    }
+
+    /// The connection is over, and its queue threads have ended.
+    pub fn leave(&self, device: &Device) {
+        // The handlers know this session: without this, neither would ever go.
+        lock(&self.handlers).clear();
+        self.forget_wakes(device);
+        device.size.tell(None);
     }
 
     fn drain(&self, queue: usize) -> io::Result<()> {
@@ -122,34 +188,35 @@ impl Session {
     }
 
     /// Data must be durable before a write is answered, unless the driver flushes (virtio 1.3, 5.2.5.2).
-    fn write_through(&self) -> bool {
+    fn write_through(&self, device: &Device) -> bool {
         let acked = |bit: u32| self.acked_features.load(Ordering::SeqCst) & 1 << bit != 0;
-        !acked(VIRTIO_BLK_F_FLUSH) || !self.device.writeback.load(Ordering::SeqCst)
+        !acked(VIRTIO_BLK_F_FLUSH) || !device.writeback.load(Ordering::SeqCst)
     }
 
     fn timer_event(&self) -> u16 {
-        self.device.offer.queues + 1
+        self.num_queues + 1
     }
 
     fn wake_event(&self) -> u16 {
-        self.device.offer.queues + 2
+        self.num_queues + 2
     }
 
     fn host_event(&self) -> u16 {
-        self.device.offer.queues + 3
+        self.num_queues + 3
     }
 
     fn turn(&self, queue: u16, vring: &Vring) {
         let thread = &self.queues[usize::from(queue)];
-        let write_through = self.write_through();
-        let mut worker = lock(&thread.worker);
+        let mut seat = lock(&thread.seat);
+        let Seat { device, worker } = &mut *seat;
+        let write_through = self.write_through(device);
         thread.asked.store(false, Ordering::SeqCst);
         let drains = std::mem::take(&mut *lock(&thread.drains));
         let mut state = vring.get_mut();
         let open = !self.closing.load(Ordering::SeqCst) && drains.is_empty();
         let take = open && state.is_enabled() && state.get_queue().ready();
         if take && !thread.looked.swap(true, Ordering::SeqCst) {
-            let ours = may_take(&self.device, vring.unanswered_at_start());
+            let ours = may_take(device, vring.unanswered_at_start());
             self.closing.fetch_or(!ours, Ordering::SeqCst);
         }
         let take = take && !self.closing.load(Ordering::SeqCst);
@@ -157,12 +224,12 @@ impl Session {
         let signal = || call.iter().for_each(|call| notify(call));
         let memory = self.memory.memory();
         let mut ring = Ring::new(state.get_queue_mut(), &memory, write_through, (&signal, &thread.asked));
-        worker.turn(&self.device, &mut ring, take);
+        worker.turn(device, &mut ring, take);
         if !drains.is_empty() {
-            worker.drain(&self.device, &mut ring);
+            worker.drain(device, &mut ring);
         }
         drop(state);
-        self.arm_timer(queue);
+        self.arm_timer(device, queue);
         for done in drains {
             let _ = done.send(());
         }
@@ -171,24 +238,24 @@ impl Session {
 
 impl Session {
     /// Sets the timer for the queue's next deadline. Without faults it is neither set nor looked at.
-    fn arm_timer(&self, queue: u16) {
+    fn arm_timer(&self, device: &Device, queue: u16) {
         let thread = &self.queues[usize::from(queue)];
         // Without power, nothing that waits is let go, however late it is.
-        let parked = self.device.order.is_gating() && !self.device.is_off();
+        let parked = device.order.is_gating() && !device.is_off();
         if !parked && !thread.armed.load(Ordering::SeqCst) {
             return;
         }
-        let next = parked.then(|| self.device.gates().next_deadline(queue)).flatten();
+        let next = parked.then(|| device.gates().next_deadline(queue)).flatten();
         thread.armed.store(next.is_some(), Ordering::SeqCst);
         if let Err(error) = arm(&mut lock(&thread.timer), next) {
-            self.device.report_failure(&format!("cannot set the timer of queue {queue}: {error}"), false);
+            device.report_failure(&format!("cannot set the timer of queue {queue}: {error}"), false);
         }
     }
 }
 
-fn queue_thread(queue: u16, device: &Device) -> io::Result<QueueThread> {
+fn queue_thread(queue: u16, device: &Arc<Device>) -> io::Result<QueueThread> {
     Ok(QueueThread {
-        worker: Mutex::new(QueueWorker::new(queue, device)),
+        seat: Mutex::new(Seat { device: device.clone(), worker: QueueWorker::new(queue, device) }),
         timer: Mutex::new(TimerFd::new().map_err(|errno| io::Error::from_raw_os_error(errno.errno()))?),
         armed: AtomicBool::new(false),
         wake: Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?),
@@ -215,12 +282,12 @@ impl VhostUserBackend for Session {
     }
 
     fn features(&self) -> u64 {
-        self.device.offer.features() | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+        self.drive.device().offer.features() | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
     }
 
     fn acked_features(&self, features: u64) {
         self.acked_features.store(features, Ordering::SeqCst);
-        self.device.begin_session(SessionEvent::Features);
+        self.drive.device().begin_session(SessionEvent::Features);
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
@@ -234,26 +301,32 @@ impl VhostUserBackend for Session {
     }
 
     fn reset_device(&self) {
-        if let Err(error) = self.drain_all() {
-            self.device.report_failure(&format!("reset: {error}"), false);
+        let drained = self.drain_all();
+        let device = self.drive.device();
+        if let Err(error) = drained {
+            device.report_failure(&format!("reset: {error}"), false);
         }
-        self.device.writeback.store(self.device.offer.write_cache, Ordering::SeqCst);
-        self.device.begin_session(SessionEvent::Reset);
+        self.writeback.store(device.offer.write_cache, Ordering::SeqCst);
+        device.writeback.store(device.offer.write_cache, Ordering::SeqCst);
+        device.begin_session(SessionEvent::Reset);
     }
 
     fn set_event_idx(&self, _enabled: bool) {}
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
         self.channel.config_read();
-        self.device.offer_now().read_space(self.device.writeback.load(Ordering::SeqCst), offset, size)
+        let device = self.drive.device();
+        device.offer_now().read_space(device.writeback.load(Ordering::SeqCst), offset, size)
     }
 
     fn set_config(&self, offset: u32, buf: &[u8]) -> io::Result<()> {
-        if let Some(writeback) = self.device.offer.written_cache_mode(offset, buf) {
-            self.device.writeback.store(writeback, Ordering::SeqCst);
+        let device = self.drive.device();
+        if let Some(writeback) = device.offer.written_cache_mode(offset, buf) {
+            self.writeback.store(writeback, Ordering::SeqCst);
+            device.writeback.store(writeback, Ordering::SeqCst);
             // What was answered under the old mode is durable under the new one.
             if !writeback {
-                self.device.disk.flush().map_err(io::Error::other)?;
+                device.disk.flush().map_err(io::Error::other)?;
             }
         }
         Ok(())
