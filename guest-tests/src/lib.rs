@@ -39,4 +39,5 @@ pub mod show;
 pub mod sockets;
 pub mod space;
 pub mod trace_stream;
+pub mod triage;
 pub mod verdict;

@@ -81,7 +81,7 @@ fn requests(device: &DeviceRecord, fired: &BTreeMap<u64, Vec<String>>) -> Vec<De
     device.requests.iter().map(one).collect()
 }
 
-fn op_word(op: Op) -> String {
+pub(crate) fn op_word(op: Op) -> String {
     serde_json::to_value(op).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
 

@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("raw-client", &[]),
     ("scenario-generator", &[]),
     ("night-results", &["scenario-generator"]),
+    ("scenario-reducer", &[]),
     (
         "guest-tests",
         &[
@@ -30,6 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "raw-client",
             "scenario-generator",
             "night-results",
+            "scenario-reducer",
         ],
     ),
 ];

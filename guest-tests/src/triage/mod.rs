@@ -1,0 +1,13 @@
+//! What to make of a failure: which one it is, whether it comes again, and what of its scenario it needs.
+//!
+//! `signature` names a failure so that the same bug has the same name whatever the seed. `again` tells what comes again from
+//! what was chance. `reduce` makes a scenario smaller for as long as the name stays, `bisect` finds where the name appears.
+//! These decide; they are handed a way to run things and can be tested without one. `runs` is that way: guests.
+
+mod cause;
+mod frames;
+pub mod signature;
+mod words;
+
+pub use cause::Fault;
+pub use signature::{Signature, signature};

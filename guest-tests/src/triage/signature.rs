@@ -1,0 +1,213 @@
+//! The name of a failure: the same for the same bug whatever the seed, another for another bug as far as one run can tell.
+//!
+//! It is made of what was seen, never of how often or where: the kinds of findings (the first of each kind says more: which
+//! operation, which errno, which sentence of the kernel), the first response in which guest and replica part, the fault
+//! before that and what it hit in ext4, and the kernel's functions if it complained with a call trace. All findings of a run
+//! are in its name, so a bug that is known cannot hide one that is not.
+
+use super::cause::{self, Place};
+use super::{frames, words};
+use crate::findings;
+use crate::host::GuestEnd;
+use crate::judge::{Judged, Recorded};
+use crate::verdict::{Finding, Outcome};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::fmt;
+use writeback_events::{Ino, IoEndId, OpId};
+
+/// What kind of failure it is; the gravest that applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The guest died or hung.
+    GuestEnd,
+    /// Guest and replica part.
+    Different,
+    /// Something about the guest itself is broken.
+    Finding,
+    /// Not enough was seen to say.
+    Unjudged,
+    /// The scenario expected something that did not come.
+    NotAsExpected,
+}
+
+impl Kind {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::GuestEnd => "guest-end",
+            Kind::Different => "different",
+            Kind::Finding => "finding",
+            Kind::Unjudged => "unjudged",
+            Kind::NotAsExpected => "not-as-expected",
+        }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// The kind.
+    pub kind: Kind,
+    /// What was seen, in a fixed order.
+    pub parts: Vec<String>,
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.name(), self.parts.join("; "))
+    }
+}
+
+impl Signature {
+    /// Short name: the first 12 hex digits of the SHA-256 of the text.
+    pub fn id(&self) -> String {
+        id_of(&self.to_string())
+    }
+}
+
+/// The short name of a signature's text.
+pub fn id_of(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Names what went wrong in a run, expected or not; none: guest and replica agree and nothing was found.
+pub fn signature(recorded: &Recorded, judged: &Judged) -> Option<Signature> {
+    let kind = kind(recorded, judged)?;
+    let mut parts = Vec::new();
+    parts.extend(end_of_guest(recorded));
+    parts.extend(first_difference(judged));
+    parts.extend(found(recorded, judged));
+    match kind {
+        Kind::Unjudged => parts.push(why_unjudged(recorded, judged)),
+        Kind::NotAsExpected => parts.extend(unmet(judged)),
+        Kind::GuestEnd | Kind::Different | Kind::Finding => {
+            let fault = cause::before(recorded, place(judged));
+            parts.push(fault.map_or("no fault before it".to_owned(), |fault| format!("after {fault}")));
+        }
+    }
+    let frames = frames::of_log(&recorded.kernel_log);
+    if !frames.is_empty() {
+        parts.push(format!("in {}", frames.join(" < ")));
+    }
+    Some(Signature { kind, parts })
+}
+
+fn kind(recorded: &Recorded, judged: &Judged) -> Option<Kind> {
+    let verdict = &judged.verdict;
+    match verdict.verdict {
+        _ if end_of_guest(recorded).is_some() => Some(Kind::GuestEnd),
+        Outcome::Different => Some(Kind::Different),
+        _ if !verdict.findings.is_empty() => Some(Kind::Finding),
+        Outcome::Unjudged => Some(Kind::Unjudged),
+        Outcome::Same | Outcome::Allowed if verdict.as_expected => None,
+        Outcome::Same | Outcome::Allowed => Some(Kind::NotAsExpected),
+    }
+}
+
+/// A guest that the script ended by cutting the power did what it should.
+fn end_of_guest(recorded: &Recorded) -> Option<String> {
+    match &recorded.host.guest_end {
+        GuestEnd::Done | GuestEnd::PowerCut { .. } => None,
+        GuestEnd::TimeLimit { .. } => Some("the guest did not end in time".to_owned()),
+        GuestEnd::Died { .. } => Some(format!("the guest died{}", last_words(recorded))),
+    }
+}
+
+fn last_words(recorded: &Recorded) -> String {
+    let panic = recorded.kernel_log.lines().find(|line| line.contains("Kernel panic"));
+    panic.map_or_else(String::new, |line| format!(" ({})", words::normalised(line)))
+}
+
+/// `end_bio differs in error`, `the guest converts, the replica does nothing`, by the names of responses.
+fn first_difference(judged: &Judged) -> Option<String> {
+    if judged.verdict.verdict != Outcome::Different {
+        return None;
+    }
+    let Some(difference) = &judged.verdict.first_difference else {
+        return Some(words::normalised(&judged.verdict.why));
+    };
+    let (guest, replica) = (&difference["guest"], &difference["replica"]);
+    let name = |side: &Value| side["ev"].as_str().unwrap_or("nothing").to_owned();
+    let fields = differing_fields(guest, replica);
+    Some(match (name(guest), name(replica)) {
+        (one, other) if one == other && !fields.is_empty() => format!("{one} differs in {}", fields.join(", ")),
+        (one, other) if one == other => {
+            format!("{one}: {}", words::normalised(difference["why"].as_str().unwrap_or_default()))
+        }
+        (one, other) => format!("guest {one}, replica {other}"),
+    })
+}
+
+fn differing_fields(guest: &Value, replica: &Value) -> Vec<String> {
+    let (Some(guest), Some(replica)) = (guest.as_object(), replica.as_object()) else { return Vec::new() };
+    let keys: BTreeSet<&String> = guest.keys().chain(replica.keys()).collect();
+    keys.into_iter().filter(|&key| guest.get(key) != replica.get(key)).cloned().collect()
+}
+
+/// One part for each kind of finding; of several of a kind the first says more.
+fn found(recorded: &Recorded, judged: &Judged) -> Vec<String> {
+    let ids: BTreeSet<&str> = judged.verdict.findings.iter().map(|finding| finding.id.as_str()).collect();
+    let first = |id: &str| judged.verdict.findings.iter().find(|finding| finding.id == id);
+    ids.into_iter().filter_map(first).map(|finding| describe(recorded, finding)).collect()
+}
+
+fn describe(recorded: &Recorded, finding: &Finding) -> String {
+    let more = match finding.id.as_str() {
+        findings::UNEXPECTED_RESULT => result_of(recorded, finding),
+        findings::KERNEL_COMPLAINT => {
+            findings::complaints(&recorded.kernel_log).first().map(|line| words::normalised(line))
+        }
+        findings::FILE_SYSTEM_DAMAGED => {
+            let text = recorded.host.e2fsck.as_ref().map(|e2fsck| e2fsck.text.as_str()).unwrap_or_default();
+            let says_nothing = |line: &&str| line.starts_with("Pass") || line.starts_with("Warning: skipping");
+            text.lines().find(|line| !says_nothing(line)).map(words::normalised)
+        }
+        _ => None,
+    };
+    more.map_or_else(|| finding.id.clone(), |more| format!("{} ({more})", finding.id))
+}
+
+/// `fsync: EIO where success was expected`
+fn result_of(recorded: &Recorded, finding: &Finding) -> Option<String> {
+    let line = recorded.ops.iter().find(|line| Some(line.index) == finding.op)?;
+    let word = |errno: Option<guest_init::job::Errno>| errno.map_or("success".to_owned(), |errno| errno.to_string());
+    let got = match &line.result {
+        Some(result) => word(result.errno),
+        None => "nothing".to_owned(),
+    };
+    Some(format!("{}: {got} where {} was expected", line.args.action.name(), word(line.args.errno)))
+}
+
+/// The reason without what follows from it.
+fn why_unjudged(recorded: &Recorded, judged: &Judged) -> String {
+    match recorded.host.mount_errors.first() {
+        Some(error) => words::normalised(error),
+        None => words::normalised(judged.verdict.why.split(';').next().unwrap_or_default()),
+    }
+}
+
+/// What was expected and did not come.
+fn unmet(judged: &Judged) -> Vec<String> {
+    judged.verdict.why.split("; ").skip(1).map(words::normalised).collect()
+}
+
+/// Where it showed: the difference, else the first finding that says more than another where it is.
+fn place(judged: &Judged) -> Place {
+    if let Some(difference) = judged.comparison.as_ref().and_then(|judgement| judgement.first_difference.as_ref()) {
+        return Place { seq: Some(difference.seq), io_end: difference.io_end, ..Place::default() };
+    }
+    let findings = &judged.verdict.findings;
+    let by = |has: fn(&Finding) -> bool| findings.iter().find(|finding| has(finding));
+    let finding = by(|finding| finding.io_end.is_some())
+        .or_else(|| by(|finding| finding.ino.is_some()))
+        .or_else(|| by(|finding| finding.op.is_some()));
+    finding.map_or_else(Place::default, |finding| Place {
+        seq: None,
+        io_end: finding.io_end.map(IoEndId),
+        ino: finding.ino.map(Ino),
+        op: finding.op.map(OpId),
+    })
+}

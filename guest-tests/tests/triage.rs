@@ -1,0 +1,123 @@
+//! Signatures of real recordings: written down in tests/triage/signatures.txt (`REWRITE=1` writes them anew; read before
+//! committing), the same whatever the numbers, another for another mistake.
+
+use guest_tests::folder::RunFolder;
+use guest_tests::judge::{self, Recorded};
+use guest_tests::triage::{Signature, signature};
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+fn recordings() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings");
+    let entries = std::fs::read_dir(dir).expect("the recordings are in the tree");
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
+    folders.sort();
+    folders
+}
+
+fn read(path: &Path) -> Recorded {
+    let folder = RunFolder::open(path).unwrap_or_else(|failure| panic!("{failure}"));
+    judge::read(&folder).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+fn named(recorded: &Recorded) -> Option<Signature> {
+    let judged = judge::judge(recorded).unwrap_or_else(|failure| panic!("{failure}"));
+    signature(recorded, &judged)
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().expect("a folder").to_string_lossy().into_owned()
+}
+
+/// Mistakes of the replica that a recording shows; each must have a name of its own.
+const MISTAKES: &[(&str, &str)] = &[
+    ("stale-after-error", "unwritten_flag_lost"),
+    ("stale-after-error", "get_counts_twice"),
+    ("stale-after-error", "bio_error_dropped"),
+    ("data-err-abort-6.12", "abort_ignored"),
+    ("clean-interleaved", "release_without_convert"),
+];
+
+#[test]
+fn the_signatures_of_the_recordings_are_those_written_down() {
+    let mut text = String::new();
+    let mut line = |what: &str, signature: Option<Signature>| match signature {
+        Some(signature) => writeln!(text, "{what}\n    {} {signature}", signature.id()),
+        None => writeln!(text, "{what}\n    nothing to report"),
+    };
+    for path in recordings() {
+        line(&name(&path), named(&read(&path))).expect("a String takes everything");
+    }
+    for (recording, mistake) in MISTAKES {
+        let mut recorded = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings").join(recording));
+        recorded.host.canary = Some((*mistake).to_owned());
+        line(&format!("{recording}, judged by a replica with {mistake}"), named(&recorded))
+            .expect("a String takes everything");
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/triage/signatures.txt");
+    if std::env::var_os("REWRITE").is_some() {
+        std::fs::write(&file, &text).expect("writable");
+    }
+    assert_eq!(text, std::fs::read_to_string(&file).expect("it is in the tree"));
+}
+
+/// Every number that a recording has of its own: where in the trace, how many requests came before, when and where.
+fn with_other_numbers(recorded: &mut Recorded, by: u64) {
+    let trace = recorded.trace.as_mut().expect("the recording has a trace");
+    trace.entries.iter_mut().for_each(|entry| entry.seq = entry.seq * 3 + by);
+    let device = recorded.device.as_mut().expect("the recording has a device's record");
+    for request in &mut device.requests {
+        request.seq += by;
+        request.arrived_ns += by;
+    }
+    let decisions = recorded.decisions.as_mut().expect("the recording has decisions");
+    for record in &mut decisions.records {
+        record.seq += by;
+        record.match_number += by;
+        record.touch += by;
+        record.sector += 8 * by;
+    }
+    for line in &mut recorded.ops {
+        line.result.iter_mut().for_each(|result| result.elapsed_us += by);
+    }
+    recorded.host.phases.iter_mut().for_each(|phase| phase.took_ms += by);
+    recorded.kernel_log = recorded.kernel_log.replace("[    ", &format!("[   {}", by % 10));
+}
+
+#[test]
+fn other_numbers_in_a_recording_do_not_change_its_signature() {
+    for name in ["stale-after-error", "stale-after-error-6.12", "data-err-abort-7.2"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings").join(name);
+        let before = named(&read(&path));
+        assert!(before.is_some(), "{name} has something to report");
+        for by in [1, 17, 4096] {
+            let mut other = read(&path);
+            with_other_numbers(&mut other, by);
+            assert_eq!(named(&other), before, "{name} by {by}");
+        }
+    }
+}
+
+#[test]
+fn what_broke_differently_is_named_differently() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings/stale-after-error");
+    let mut seen = BTreeSet::new();
+    let mut look = |change: &dyn Fn(&mut Recorded)| {
+        let mut recorded = read(&path);
+        change(&mut recorded);
+        let signature = named(&recorded).expect("it is still a failure");
+        assert!(seen.insert(signature.id()), "a second time: {signature}");
+    };
+    look(&|_| {});
+    look(&|recorded| recorded.host.canary = Some("unwritten_flag_lost".into()));
+    look(&|recorded| {
+        recorded.kernel_log.push_str("[ 9.0] WARNING: CPU: 0 PID: 9 at fs/ext4/inode.c:17 ext4_writepages+0x1/0x2")
+    });
+    look(&|recorded| {
+        recorded.kernel_log.push_str("[ 9.0] BUG: unable to handle page fault\nRIP: 0010:ext4_end_bio+0x1/0x2")
+    });
+    look(&|recorded| recorded.decisions.as_mut().expect("decisions").records.clear());
+    look(&|recorded| recorded.trace = Err("cut off".into()));
+    look(&|recorded| recorded.host.guest_end = guest_tests::host::GuestEnd::TimeLimit { seconds: 120 });
+}
