@@ -1,8 +1,9 @@
 //! What rules cost a request: `cargo bench -p fault-injection --bench decide`.
 //!
 //! The rules lie on other sectors than the requests, so none of them ever fires. `filter` is what the device asks first,
-//! without a lock; `decide` is the engine behind it, as if the filter had let the request through. In `one_of_them_matches` it
-//! has: the rule in the middle matches every request, and fires on none.
+//! without a lock; in `filter_between` the requests lie in the gaps between the rules, and not before them all. `decide` is the
+//! engine behind it, as if the filter had let the request through. In `one_of_them_matches` it has: the rule in the middle
+//! matches every request, and fires on none. What it takes to make up a request is in all of them: `a_request_alone`.
 
 use std::sync::Arc;
 
@@ -52,6 +53,24 @@ fn filter(bencher: Bencher<'_, '_>, rules: u64) {
         let Request { op, sector, sectors, queue, .. } = requests.next().expect("there is no end of them");
         black_box(filter.may_match(op, sector, sectors, queue))
     });
+}
+
+#[divan::bench(args = RULES)]
+fn filter_between(bencher: Bencher<'_, '_>, rules: u64) {
+    let filter = engine(rules, false).filter();
+    let mut requests = requests();
+    bencher.bench_local(|| {
+        let Request { op, sector, queue, .. } = requests.next().expect("there is no end of them");
+        // A rule's range is the first 8 of 64 sectors.
+        let gap = REQUESTS_END + sector / 8 % rules.max(1) * 64 + 16;
+        black_box(filter.may_match(op, gap, 8, queue))
+    });
+}
+
+#[divan::bench]
+fn a_request_alone(bencher: Bencher<'_, '_>) {
+    let mut requests = requests();
+    bencher.bench_local(|| black_box(requests.next().expect("there is no end of them")));
 }
 
 #[divan::bench(args = RULES)]

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::directory::Directory;
 use crate::event::FailClass;
 use crate::ranges::Ranges;
 use crate::request::{Op, Request};
@@ -96,7 +97,7 @@ pub struct Filter {
     some: OpSet,
     /// Types that matter everywhere.
     all: OpSet,
-    ranges: Arc<[Vec<(u64, u64)>; OPS.len()]>,
+    places: Arc<[Directory; OPS.len()]>,
 }
 
 impl Filter {
@@ -115,24 +116,19 @@ impl Filter {
         }
         let placed = OPS.iter().filter(|(_, op)| !ranges[*op as usize].is_empty());
         let some = placed.fold(all, |some, (_, op)| some.or(OpSet::of(&[*op])));
-        Filter { some, all, ranges: Arc::new(ranges.map(|ranges| ranges.list().to_vec())) }
+        Filter { some, all, places: Arc::new(ranges.map(|ranges| Directory::new(&ranges))) }
     }
 
     /// Everything matters.
     pub(crate) fn everything() -> Filter {
-        Filter { some: OpSet::ALL, all: OpSet::ALL, ranges: Arc::default() }
+        Filter { some: OpSet::ALL, all: OpSet::ALL, places: Arc::default() }
     }
 
     /// False: no rule, point or counter can care about this request, and the engine need not be asked.
     #[inline]
     pub fn may_match(&self, op: Op, sector: u64, sectors: u64, _queue: u16) -> bool {
-        self.some.has(op) && (self.all.has(op) || self.meets(op, sector, sectors))
-    }
-
-    fn meets(&self, op: Op, sector: u64, sectors: u64) -> bool {
-        let ranges = &self.ranges[op as usize];
-        let first = ranges.partition_point(|range| range.1 <= sector);
-        ranges.get(first).is_some_and(|range| range.0 < sector.saturating_add(sectors))
+        let meets = || self.places[op as usize].meets(sector, sector.saturating_add(sectors));
+        self.some.has(op) && (self.all.has(op) || meets())
     }
 }
 

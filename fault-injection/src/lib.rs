@@ -29,6 +29,7 @@ mod check;
 pub mod class;
 pub mod corrupt;
 pub mod decision;
+mod directory;
 mod distribution;
 pub mod engine;
 pub mod event;
