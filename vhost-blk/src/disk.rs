@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fault_injection::SECTOR_BYTES;
-use nix::fcntl::{FallocateFlags, FcntlArg, fallocate, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
 
 use crate::error::ImageError;
 use crate::iovec::Iovecs;
@@ -90,6 +90,7 @@ impl Disk {
         let mut how = OpenOptions::new();
         how.read(true).write(!options.read_only);
         let file = how.open(path).map_err(open_error)?;
+        leave_access_time(&file);
         let kind = file.metadata().map_err(open_error)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(ImageError::Kind { path: path.to_path_buf() });
@@ -109,6 +110,7 @@ impl Disk {
             true => Some(how.custom_flags(libc::O_DIRECT).open(path).map_err(open_error)?),
             false => None,
         };
+        direct.iter().for_each(leave_access_time);
         let direct_bytes = direct.as_ref().map_or(SECTOR_BYTES, direct_unit);
         let traits = ImageTraits {
             in_memory: kind.is_file() && lies_in_memory(&file),
@@ -129,7 +131,7 @@ impl Disk {
             return Err(ImageError::MemoryDirect);
         }
         let made = nix::sys::memfd::memfd_create(c"vhost-blk", nix::sys::memfd::MFdFlags::MFD_CLOEXEC);
-        let file = made.map(File::from).map_err(io::Error::from);
+        let file = made.map(File::from).map_err(io::Error::from).inspect(leave_access_time);
         let file = file.and_then(|file| file.set_len(bytes).map(|()| file));
         let file = file.map_err(|source| ImageError::Open { path: path.clone(), source })?;
         let traits = ImageTraits { in_memory: true, nowait_reads: false, regular: true, direct: false };
@@ -147,10 +149,12 @@ impl Disk {
     /// The image for an io_uring: for syncs, and for transfers. Opened anew, since a ring lets go of its files only some
     /// time after its process has died, and the lock would last as long.
     pub fn reopen(&self) -> io::Result<(File, File)> {
-        let open = |file: &File, flags: i32| {
+        let open = |file: &File, flags: i32| -> io::Result<File> {
             let mut how = OpenOptions::new();
             how.read(true).write(!self.read_only).custom_flags(flags);
-            how.open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+            let file = how.open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+            leave_access_time(&file);
+            Ok(file)
         };
         let file = open(&self.file, 0)?;
         let data = if self.direct.is_some() { open(&self.file, libc::O_DIRECT)? } else { file.try_clone()? };
@@ -409,6 +413,14 @@ fn nowait_works(file: &File) -> bool {
         Ok(_) => true,
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
+}
+
+/// A read need not look whether the access time is due (O_NOATIME): it is the guest that reads. Only a file's owner may ask
+/// for that; for others reads are a little slower.
+fn leave_access_time(file: &File) {
+    let _ = fcntl(file, FcntlArg::F_GETFL)
+        .map(|flags| OFlag::from_bits_retain(flags) | OFlag::O_NOATIME)
+        .and_then(|flags| fcntl(file, FcntlArg::F_SETFL(flags)));
 }
 
 /// Over the whole file, and tied to the open file, so that it ends with us however we end. QEMU's own locks on raw

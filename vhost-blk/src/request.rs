@@ -109,6 +109,27 @@ impl GuestBuffer {
         *self = head;
         tail
     }
+
+    /// Cuts off the first `bytes`; drivers give a header a part of its own.
+    fn cut_front(&mut self, bytes: u64) {
+        match self.parts.first() {
+            Some((_, len)) if *len == bytes => {
+                self.parts.remove(0);
+                self.bytes -= bytes;
+            }
+            _ => *self = self.split_off(bytes),
+        }
+    }
+
+    /// Cuts off the last byte; drivers give a status a part of its own.
+    fn cut_last_byte(&mut self) {
+        match self.parts.last_mut() {
+            None => return,
+            Some((_, 1)) => _ = self.parts.pop(),
+            Some((_, len)) => *len -= 1,
+        }
+        self.bytes -= 1;
+    }
 }
 
 /// What is asked of which sectors.
@@ -273,20 +294,25 @@ where
     if last.is_none_or(|descriptor| descriptor.has_next()) {
         return Err(Refusal { head, status: None, answer: Answer::Malformed, why: "a chain without an end" });
     }
-    let status = status_address(&writable, memory);
     if let Some(why) = why {
+        let status = status_in_memory(&writable, memory);
         return Err(Refusal { head, status, answer: Answer::Malformed, why });
     }
+    let status = status_address(&writable);
     // Not before: a buffer outside the guest's memory may reach past the last address there is.
-    writable.split_off(writable.bytes.saturating_sub(1));
+    writable.cut_last_byte();
     Ok(Chain { head, readable, writable, status })
 }
 
 /// The last writable byte (virtio 1.3, 5.2.6), which is not data.
-fn status_address(writable: &GuestBuffer, memory: &Memory) -> Option<GuestAddress> {
+fn status_address(writable: &GuestBuffer) -> Option<GuestAddress> {
     let (addr, len) = writable.parts.last()?;
-    let status = addr.checked_add(len - 1)?;
-    GuestMemoryBackend::check_range(memory, status, 1).then_some(status)
+    addr.checked_add(len - 1)
+}
+
+/// The same of buffers one of which is not in the guest's memory: it may be this one.
+fn status_in_memory(writable: &GuestBuffer, memory: &Memory) -> Option<GuestAddress> {
+    status_address(writable).filter(|status| GuestMemoryBackend::check_range(memory, *status, 1))
 }
 
 type Refused = (Answer, &'static str);
@@ -294,7 +320,7 @@ type Refused = (Answer, &'static str);
 fn what_is_asked(chain: &mut Chain, memory: &Memory, offer: &Offer) -> Result<What, Refused> {
     let mut header = [0; HEADER_BYTES as usize];
     chain.readable.read(memory, 0, &mut header).map_err(|_| (Answer::Malformed, "no header"))?;
-    chain.readable = chain.readable.split_off(HEADER_BYTES);
+    chain.readable.cut_front(HEADER_BYTES);
     let kind = u32::from_le_bytes(*header.first_chunk().expect("16 bytes begin with 4"));
     let sector = u64::from_le_bytes(*header.last_chunk().expect("16 bytes end with 8"));
     match kind {

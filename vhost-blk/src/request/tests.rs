@@ -34,6 +34,26 @@ fn splitting_off_keeps_every_byte_once() {
 }
 
 #[test]
+fn header_and_status_are_cut_off_whatever_parts_they_share() {
+    let addresses = |b: &GuestBuffer| b.parts.iter().flat_map(|(a, l)| a.0..a.0 + l).collect::<Vec<_>>();
+    for parts in [&[(10, 16), (50, 4), (90, 1)][..], &[(10, 17), (51, 4)], &[(10, 7), (17, 9), (50, 5)], &[(10, 16)]] {
+        let (mut front, mut back) = (GuestBuffer::of(parts), GuestBuffer::of(parts));
+        let all = addresses(&front);
+        front.cut_front(16);
+        assert_eq!((addresses(&front), front.bytes()), (all[16..].to_vec(), all.len() as u64 - 16), "{parts:?}");
+        back.cut_last_byte();
+        assert_eq!(
+            (addresses(&back), back.bytes()),
+            (all[..all.len() - 1].to_vec(), all.len() as u64 - 1),
+            "{parts:?}"
+        );
+    }
+    let mut none = GuestBuffer::default();
+    none.cut_last_byte();
+    assert_eq!(none.bytes(), 0);
+}
+
+#[test]
 fn ranges_are_whole_blocks_that_a_disk_could_have_or_are_refused() {
     let limits = DeviceLimits { logical_block_bytes: Some(1024), ..Default::default() };
     let offer = Offer::new(64, 512, 1, false, &limits);
@@ -54,7 +74,7 @@ fn ranges_overlap_when_they_share_a_sector_and_not_when_they_touch() {
 #[test]
 fn the_status_byte_is_the_last_writable_one_or_nowhere() {
     let memory = memory();
-    let at = |parts: &[(u64, u64)]| status_address(&GuestBuffer::of(parts), &memory);
+    let at = |parts: &[(u64, u64)]| status_in_memory(&GuestBuffer::of(parts), &memory);
     assert_eq!(at(&[(100, 4), (0xfffe, 2)]), Some(GuestAddress(0xffff)));
     assert_eq!(at(&[(u64::MAX, 2), (100, 1)]), Some(GuestAddress(100)), "what comes before it is not asked");
     assert_eq!(at(&[]), None);
