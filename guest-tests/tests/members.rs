@@ -11,13 +11,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("writeback-events", &[]),
     ("kernel-trace", &["writeback-events"]),
     ("ext4-replica", &["writeback-events"]),
-    ("explorer", &["ext4-replica", "writeback-events"]),
+    ("explorer", &["ext4-replica", "writeback-events", "html-page"]),
     ("guest-vm", &[]),
     ("guest-init", &[]),
     ("raw-client", &[]),
     ("scenario-generator", &[]),
     ("night-results", &["scenario-generator"]),
     ("scenario-reducer", &[]),
+    ("html-page", &[]),
     (
         "guest-tests",
         &[
@@ -32,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "scenario-generator",
             "night-results",
             "scenario-reducer",
+            "html-page",
         ],
     ),
 ];

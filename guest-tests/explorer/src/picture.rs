@@ -6,6 +6,7 @@ use crate::schedule::Played;
 use crate::story::{self, Step};
 use ext4_replica::Event;
 use ext4_replica::explore::{Activity, Move};
+use html_page::escape;
 use std::fmt::Write as _;
 
 const ROW: usize = 30;
@@ -95,11 +96,6 @@ fn short(text: &str, most: usize) -> String {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_owned(),
     }
-}
-
-/// All of our texts are our own words; still none can become markup.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn put(svg: &mut String, piece: &str) {

@@ -11,6 +11,7 @@
 use ext4_replica::explore::{Bounds, Broken, Layout, Move, World};
 use ext4_replica::{Causes, Dialect};
 use foldhash::quality::FixedState;
+use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -27,7 +28,8 @@ pub struct Limits {
 }
 
 /// Why a search stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Ended {
     /// Everything within bounds has been tried.
@@ -53,13 +55,9 @@ pub struct Found {
     pub moves: Vec<Move>,
 }
 
-/// What a search came to.
-#[derive(Clone, Debug)]
+/// What a search came to. As JSON: how far it went; what it found is told by others.
+#[derive(Clone, Debug, Serialize)]
 pub struct Searched {
-    /// Why it stopped.
-    pub ended: Ended,
-    /// One of each kind, the shortest, and none that is another one with more causes. By property.
-    pub found: Vec<Found>,
     /// Places to start from, and how many of them were searched to the end.
     pub starts: usize,
     /// See `starts`.
@@ -72,8 +70,26 @@ pub struct Searched {
     pub depth: usize,
     /// Moves that led outside the bounds.
     pub beyond: u64,
+    /// Why it stopped.
+    pub ended: Ended,
+    /// One of each kind, the shortest, and none that is another one with more causes. By property.
+    #[serde(skip)]
+    pub found: Vec<Found>,
     /// States of the start that has most of them.
+    #[serde(skip)]
     pub most_states: u64,
+}
+
+impl Ended {
+    /// In one word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Ended::Exhaustive => "exhaustive",
+            Ended::States => "states",
+            Ended::Memory => "memory",
+            Ended::Interrupted => "interrupted",
+        }
+    }
 }
 
 impl Searched {

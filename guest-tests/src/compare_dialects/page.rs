@@ -4,32 +4,28 @@ use super::plot::{plots, plotted_pages};
 use super::table::{COLUMNS, bios, capital, change, factor, wrong};
 use super::workload::PAGE_BYTES;
 use super::{Comparison, Layout, Row, Summary, Variant};
-use crate::report::{STYLE, html};
+use html_page::{Page, escape};
 use std::fmt::Write;
 
 const TEMPLATE: &str = include_str!("page.html");
-const OWN_STYLE: &str = include_str!("page.css");
+const STYLE: &str = include_str!("page.css");
 
 /// The page.
 pub fn render(comparison: &Comparison) -> String {
-    let style = format!("{STYLE}\n{OWN_STYLE}");
-    let policy =
-        format!("default-src 'none'; style-src {}; base-uri 'none'; form-action 'none'", html::allow_inline(&style));
     let repeat = format!("guest-tests compare-dialects {} {} --out FILE", comparison.before, comparison.after);
     let variants: String = comparison.variants.iter().map(variant).collect();
     let (before, after) = (comparison.before.to_string(), comparison.after.to_string());
-    html::fill(
+    let body = html_page::fill(
         TEMPLATE,
         &[
-            ("policy", &policy),
-            ("style", &style),
-            ("before", &html::escape(&before)),
-            ("after", &html::escape(&after)),
-            ("repeat", &html::escape(&repeat)),
+            ("before", &escape(&before)),
+            ("after", &escape(&after)),
+            ("repeat", &html_page::repeat("Show it again", &repeat)),
             ("layouts", &layouts()),
             ("variants", &variants),
         ],
-    )
+    );
+    Page { title: &format!("{before} and {after}"), style: STYLE, body: &body, ..Page::default() }.render()
 }
 
 fn layouts() -> String {

@@ -1,7 +1,7 @@
 //! The comparison as a whole: what it says of the patch, that it says it twice alike, and that the page opens.
 
 use super::*;
-use crate::report::browser::{Look, dom, screenshot};
+use html_page::browser::{Look, dom, screenshot};
 use std::sync::LazyLock;
 
 fn dialect(name: &str) -> Dialect {

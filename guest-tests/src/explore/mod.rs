@@ -12,7 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::show;
 use explorer::schedule::{Schedule, Shows};
 use explorer::scope::Scope;
-use explorer::search::{Ended, Found, Limits, Searched, search};
+use explorer::search::{Ended, Found, Limits, search};
 use explorer::{calls, picture, story};
 use ext4_replica::explore::{Bounds, Layout};
 use ext4_replica::{Bug, Cause, Dialect};
@@ -76,19 +76,12 @@ fn scopes(wanted: &args::Explore, dialect: &Dialect) -> Result<Vec<Scope>, Failu
     Ok(scopes)
 }
 
-/// A scope and what came of it.
-struct Done {
-    scope: Scope,
-    searched: Searched,
-    took_ms: u64,
-}
-
 fn search_all(
     wanted: &args::Explore,
     dialect: Dialect,
     scopes: &[Scope],
     interrupt: &Interrupt,
-) -> Result<Vec<Done>, Failure> {
+) -> Result<Vec<report::Scope>, Failure> {
     let (mut done, mut states) = (Vec::new(), wanted.max_states);
     let threads = wanted.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     for scope in scopes {
@@ -99,7 +92,8 @@ fn search_all(
         let searched = search(dialect, &scope.bounds, &starts, limits, &interrupt.flag());
         states = states.saturating_sub(searched.states);
         let ended = searched.ended;
-        done.push(Done { scope: scope.clone(), searched, took_ms: began.elapsed().as_millis() as u64 });
+        let took_ms = began.elapsed().as_millis() as u64;
+        done.push(report::Scope { name: scope.name, who: scope.who, searched, took_ms });
         if ended != Ended::Exhaustive {
             break;
         }
@@ -107,7 +101,7 @@ fn search_all(
     Ok(done)
 }
 
-fn tell(wanted: &args::Explore, dialect: Dialect, done: Vec<Done>, repeat: &str) -> Result<Explored, Failure> {
+fn tell(wanted: &args::Explore, dialect: Dialect, done: Vec<report::Scope>, repeat: &str) -> Result<Explored, Failure> {
     let found = shortest(&done);
     let list: Vec<Found> = found.iter().map(|(_, found)| (*found).clone()).collect();
     let unexpected = wanted.expect.unexpected(&list);
@@ -117,7 +111,7 @@ fn tell(wanted: &args::Explore, dialect: Dialect, done: Vec<Done>, repeat: &str)
         exhaustive: done.iter().all(|one| one.searched.ended == Ended::Exhaustive),
         stopped: done.last().and_then(|one| stopped(wanted, one)),
         may_have_missed: done.iter().map(|one| one.searched.may_have_missed()).sum(),
-        scopes: done.iter().map(one_scope).collect(),
+        scopes: Vec::new(),
         found: Vec::new(),
         missing: wanted.expect.missing(&list),
         exit_code: 0,
@@ -130,6 +124,7 @@ fn tell(wanted: &args::Explore, dialect: Dialect, done: Vec<Done>, repeat: &str)
     }
     let ended = done.iter().map(|one| one.searched.ended).max().unwrap_or(Ended::Exhaustive);
     explored.exit_code = exit_code(ended, !unexpected.is_empty(), !explored.missing.is_empty());
+    explored.scopes = done;
     Ok(explored)
 }
 
@@ -145,15 +140,15 @@ fn exit_code(ended: Ended, unexpected: bool, missing: bool) -> u8 {
 }
 
 /// Of what several scopes found the shortest; and nothing that is something else with more causes.
-fn shortest(done: &[Done]) -> Vec<(&'static str, &Found)> {
+fn shortest(done: &[report::Scope]) -> Vec<(&'static str, &Found)> {
     let mut all: Vec<(&'static str, &Found)> = Vec::new();
     for one in done {
         for found in &one.searched.found {
             let same = |(_, known): &&mut (&str, &Found)| known.broken == found.broken && known.causes == found.causes;
             match all.iter_mut().find(same) {
-                Some(known) if known.1.moves.len() > found.moves.len() => *known = (one.scope.name, found),
+                Some(known) if known.1.moves.len() > found.moves.len() => *known = (one.name, found),
                 Some(_) => {}
-                None => all.push((one.scope.name, found)),
+                None => all.push((one.name, found)),
             }
         }
     }
@@ -167,35 +162,13 @@ fn shortest(done: &[Done]) -> Vec<(&'static str, &Found)> {
     all
 }
 
-fn stopped(wanted: &args::Explore, done: &Done) -> Option<String> {
+fn stopped(wanted: &args::Explore, done: &report::Scope) -> Option<String> {
     let rest = "what lies beyond was not searched";
     match done.searched.ended {
         Ended::Exhaustive => None,
         Ended::States => Some(format!("after {} states (--max-states); {rest}", wanted.max_states)),
         Ended::Memory => Some(format!("at {} MiB of memory (--max-memory-mib); {rest}", wanted.max_memory_mib)),
-        Ended::Interrupted => Some(format!("by the user, in scope {}; {rest}", done.scope.name)),
-    }
-}
-
-fn one_scope(done: &Done) -> report::Searched {
-    let Searched { starts, starts_done, states, moves, depth, beyond, ended, .. } = done.searched;
-    report::Searched {
-        name: done.scope.name.into(),
-        who: done.scope.who.into(),
-        starts,
-        starts_done,
-        states,
-        moves,
-        depth,
-        beyond,
-        ended: match ended {
-            Ended::Exhaustive => "exhaustive",
-            Ended::States => "states",
-            Ended::Memory => "memory",
-            Ended::Interrupted => "interrupted",
-        }
-        .into(),
-        took_ms: done.took_ms,
+        Ended::Interrupted => Some(format!("by the user, in scope {}; {rest}", done.name)),
     }
 }
 

@@ -1,50 +1,47 @@
 //! What was searched and found as a page: each finding as a sequence picture and a table. Style of the run's report, no script,
 //! nothing loaded.
 
-use super::report::{Explored, Finding, Searched};
-use crate::report::{STYLE, html};
+use super::report::{Explored, Finding, Scope};
 use explorer::story::Step;
+use html_page::{Page, escape};
 use std::fmt::Write as _;
 
 const TEMPLATE: &str = include_str!("page.html");
-const OWN_STYLE: &str = include_str!("page.css");
+const STYLE: &str = include_str!("page.css");
 
 /// The page.
 pub fn render(explored: &Explored) -> String {
-    let style = format!("{STYLE}\n{OWN_STYLE}");
-    let policy =
-        format!("default-src 'none'; style-src {}; base-uri 'none'; form-action 'none'", html::allow_inline(&style));
     let findings: String = explored.found.iter().map(finding).collect();
-    html::fill(
+    let body = html_page::fill(
         TEMPLATE,
         &[
-            ("policy", &policy),
-            ("style", &style),
-            ("dialect", &html::escape(&explored.dialect)),
-            ("outcome", &html::escape(&explored.outcome())),
-            ("defects", &html::escape(&explored.defects())),
-            ("repeat", &html::escape(&explored.repeat)),
+            ("dialect", &escape(&explored.dialect)),
+            ("outcome", &escape(&explored.outcome())),
+            ("defects", &escape(&explored.defects())),
+            ("repeat", &html_page::repeat("Show it again", &explored.repeat)),
             ("scopes", &scopes(&explored.scopes)),
             ("findings", &findings),
         ],
-    )
+    );
+    let title = format!("{} explored", explored.dialect);
+    Page { title: &title, style: STYLE, body: &body, ..Page::default() }.render()
 }
 
-fn scopes(scopes: &[Searched]) -> String {
+fn scopes(scopes: &[Scope]) -> String {
     let mut rows = String::new();
     for scope in scopes {
         let _ = write!(
             rows,
             "<tr><td><code>{}</code></td><td>{}</td><td>{} of {}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-            html::escape(&scope.name),
-            html::escape(&scope.who),
-            scope.starts_done,
-            scope.starts,
-            scope.states,
-            scope.moves,
-            scope.depth,
-            scope.beyond,
-            html::escape(&scope.ended),
+            escape(scope.name),
+            escape(scope.who),
+            scope.searched.starts_done,
+            scope.searched.starts,
+            scope.searched.states,
+            scope.searched.moves,
+            scope.searched.depth,
+            scope.searched.beyond,
+            scope.searched.ended.word(),
         );
     }
     format!(
@@ -59,18 +56,18 @@ fn finding(finding: &Finding) -> String {
          <code>{}</code></span></p>{}<div class=\"wide\">{}</div><details><summary>All of it, step by step</summary>\
          <div class=\"wide\">{}</div></details><details><summary>The schedule</summary><pre>{}</pre></details></section>",
         if finding.expected { " expected" } else { "" },
-        html::escape(&finding.property),
-        html::escape(&finding.how),
-        html::escape(&owed_to(finding)),
+        escape(&finding.property),
+        escape(&finding.how),
+        escape(&owed_to(finding)),
         finding.moves,
-        html::escape(&finding.scope),
-        html::escape(&finding.files.join(" and ")),
+        escape(&finding.scope),
+        escape(&finding.files.join(" and ")),
         finding.play.as_deref().map_or(String::new(), |play| {
-            format!("<div class=\"repeat\"><span>Play it</span><code>{}</code></div>", html::escape(play))
+            html_page::repeat("Play it", play)
         }),
         finding.picture,
         table(&finding.steps),
-        html::escape(&finding.schedule),
+        escape(&finding.schedule),
     )
 }
 
@@ -90,10 +87,10 @@ fn table(steps: &[Step]) -> String {
             rows,
             "<tr{class}><td>{}</td><td>{}</td><td><code>{}</code></td><td>{}</td><td class=\"muted\">{}</td></tr>",
             step.number,
-            html::escape(&step.thread),
-            html::escape(&step.function),
-            html::escape(&what),
-            html::escape(&step.counts),
+            escape(&step.thread),
+            escape(&step.function),
+            escape(&what),
+            escape(&step.counts),
         );
     }
     format!(

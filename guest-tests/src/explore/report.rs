@@ -1,6 +1,7 @@
 //! What a search came to, as one value: printed as text, as JSON, drawn as a page.
 
 use crate::failure::exit;
+use explorer::search::{Ended, Searched};
 use explorer::story::Step;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -19,7 +20,7 @@ pub struct Explored {
     /// How likely it is that two states were taken for one.
     pub may_have_missed: f64,
     /// Scope by scope.
-    pub scopes: Vec<Searched>,
+    pub scopes: Vec<Scope>,
     /// What does not hold.
     pub found: Vec<Finding>,
     /// Expected, and not found.
@@ -31,19 +32,14 @@ pub struct Explored {
     pub repeat: String,
 }
 
-/// One scope.
+/// One scope, and how far it was searched.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs, reason = "docs/explore.md has a table of all fields")]
-pub struct Searched {
-    pub name: String,
-    pub who: String,
-    pub starts: usize,
-    pub starts_done: usize,
-    pub states: u64,
-    pub moves: u64,
-    pub depth: usize,
-    pub beyond: u64,
-    pub ended: String,
+pub struct Scope {
+    pub name: &'static str,
+    pub who: &'static str,
+    #[serde(flatten)]
+    pub searched: Searched,
     pub took_ms: u64,
 }
 
@@ -98,25 +94,7 @@ impl Explored {
     /// For people.
     pub fn text(&self) -> String {
         let mut text = format!("explored   {}. {}\n", self.dialect, self.defects());
-        for scope in &self.scopes {
-            let _ = writeln!(
-                text,
-                "scope      {:<12} {:>9} states, {:>9} moves tried, longest way {:>3}, {} of {} starts, {:.1} s{}{}",
-                scope.name,
-                scope.states,
-                scope.moves,
-                scope.depth,
-                scope.starts_done,
-                scope.starts,
-                scope.took_ms as f64 / 1000.0,
-                if scope.beyond > 0 {
-                    format!(", {} moves led outside the bounds", scope.beyond)
-                } else {
-                    String::new()
-                },
-                if scope.ended == "exhaustive" { String::new() } else { format!(", ended by {}", scope.ended) },
-            );
-        }
+        self.scopes.iter().for_each(|scope| text += &scope.text());
         for finding in &self.found {
             text += &finding.text();
         }
@@ -130,6 +108,20 @@ impl Explored {
             let _ = writeln!(text, "again      {}", self.repeat);
         }
         text
+    }
+}
+
+impl Scope {
+    fn text(&self) -> String {
+        let Searched { starts, starts_done, states, moves, depth, beyond, ended, .. } = self.searched;
+        let beyond = if beyond > 0 { format!(", {beyond} moves led outside the bounds") } else { String::new() };
+        let ended = if ended == Ended::Exhaustive { String::new() } else { format!(", ended by {}", ended.word()) };
+        format!(
+            "scope      {:<12} {states:>9} states, {moves:>9} moves tried, longest way {depth:>3}, {starts_done} of {starts} starts, \
+             {:.1} s{beyond}{ended}\n",
+            self.name,
+            self.took_ms as f64 / 1000.0,
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! The page in a real browser: it opens in light and dark, holds a picture for each finding, and nothing on it is cut off.
 
 use super::*;
-use crate::report::browser::{Look, dom, screenshot};
+use html_page::browser::{Look, dom, screenshot};
 use clap::Parser;
 
 fn explored() -> Explored {

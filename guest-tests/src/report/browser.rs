@@ -3,71 +3,14 @@
 
 use super::tests::all;
 use super::*;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-
-/// Where a browser is looked for.
-const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-const REMEDY: &str =
-    "the report's tests need Chromium: scripts/setup --tests installs it, or set CHROMIUM to the path of one";
-
-/// How the page is looked at.
-#[derive(Clone, Copy)]
-pub(crate) struct Look {
-    pub(crate) width: u32,
-    pub(crate) dark: bool,
-}
+use html_page::browser::{self, Look, dom, screenshot};
+use std::path::PathBuf;
 
 const WIDE: Look = Look { width: 1280, dark: false };
 
-fn chromium() -> PathBuf {
-    if let Some(path) = std::env::var_os("CHROMIUM") {
-        return path.into();
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<_> = std::env::split_paths(&path).collect();
-    let found =
-        NAMES.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|file| file.is_file());
-    found.expect(REMEDY)
-}
-
-/// Opens a page and returns what Chromium printed.
-fn open(page: &str, look: Look, what: &[&str]) -> Output {
-    let folder = tempfile::tempdir().expect("a folder for the page");
-    let file = folder.path().join("report.html");
-    std::fs::write(&file, page).expect("the page can be written");
-    let mut command = Command::new(chromium());
-    command
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
-        .args(["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"])
-        // Time is the page's own: it runs until nothing is left to do, however slow the machine.
-        .arg("--virtual-time-budget=10000")
-        .arg(format!("--window-size={},1400", look.width))
-        .arg(format!("--blink-settings=preferredColorScheme={}", if look.dark { 0 } else { 1 }))
-        .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
-        .args(what)
-        .arg(format!("file://{}", file.display()))
-        .stdin(Stdio::null());
-    let output = command.output().expect(REMEDY);
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
-}
-
-/// The page as it stands when its script has done its work.
-pub(crate) fn dom(page: &str, look: Look) -> String {
-    let dom = String::from_utf8(open(page, look, &["--dump-dom"]).stdout).expect("HTML is text");
-    assert!(dom.contains("</html>"), "no page came back: {dom}");
-    dom
-}
-
-/// The same page with a second script behind its own, which its policy would not let run.
+/// With what plays a person at the page.
 fn driven(page: &str, script: &str, look: Look) -> String {
-    let (before, rest) = page.split_once("<meta http-equiv=\"Content-Security-Policy\"").expect("a policy");
-    let (_, after) = rest.split_once('>').expect("that ends");
-    let driver = format!("<pre id=\"driven\"></pre><script>{}\n{script}</script></body>", include_str!("browser.js"));
-    let dom = dom(&format!("{before}{}", after.replace("</body>", &driver)), look);
-    let (_, rest) = dom.split_once("<pre id=\"driven\">").expect("the driver's place");
-    rest.split_once("</pre>").expect("ends").0.trim().to_owned()
+    browser::driven(page, &format!("{}\n{script}", include_str!("browser.js")), look)
 }
 
 fn assert_whole(name: &str, dom: &str) {
@@ -143,7 +86,7 @@ fn nothing_is_cut_off_at_four_hundred_pixels() {
         frame.onload = () => { document.getElementById('seen').textContent = frame.contentWindow.innerWidth + ' '\
         + frame.contentDocument.documentElement.scrollWidth + ' ' + frame.contentDocument.documentElement.dataset.ready; };\
         frame.srcdoc = ";
-    let page = html::embed(&render(&samples::different()));
+    let page = html_page::embed(&render(&samples::different()));
     let dom = dom(&format!("{outer}{page};</script></body></html>"), WIDE);
     assert!(dom.contains("<pre id=\"seen\">400 400 yes</pre>"), "{}", dom.get(..200).unwrap_or(&dom));
 }
@@ -199,9 +142,3 @@ fn screenshots_can_be_taken() {
     }
 }
 
-pub(crate) fn screenshot(page: &str, look: Look, keep: Option<PathBuf>) -> Vec<u8> {
-    let folder = tempfile::tempdir().expect("a folder for the picture");
-    let file = keep.unwrap_or_else(|| folder.path().join("page.png"));
-    open(page, look, &[&format!("--screenshot={}", Path::new(&file).display())]);
-    std::fs::read(&file).expect("Chromium wrote the picture")
-}

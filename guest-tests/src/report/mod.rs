@@ -10,11 +10,11 @@
 
 mod axis;
 mod bars;
-pub(crate) mod html;
 mod input;
 mod items;
 mod links;
 mod page;
+mod perfetto;
 mod rows;
 mod story;
 mod summary;
@@ -22,7 +22,7 @@ mod timeline;
 mod words;
 
 #[cfg(test)]
-pub(crate) mod browser;
+mod browser;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
@@ -33,6 +33,9 @@ pub use input::{
     ScenarioInfo,
 };
 
+pub use perfetto::trace;
+
+use html_page::Page;
 use links::Links;
 use serde::Serialize;
 use story::Story;
@@ -40,8 +43,7 @@ use summary::Summary;
 use timeline::Timeline;
 
 const TEMPLATE: &str = include_str!("assets/page.html");
-/// What all our pages look like.
-pub(crate) const STYLE: &str = include_str!("assets/style.css");
+const STYLE: &str = include_str!("assets/style.css");
 
 /// In the order in which they build on each other; each opens with what it is for.
 const SCRIPTS: &[&str] = &[
@@ -73,28 +75,23 @@ struct Data<'a> {
 pub fn render(input: &ReportInput) -> String {
     let summary = Summary::new(&input.verdict);
     let timeline = timeline(input, &summary);
-    let script = script();
-    let policy = format!(
-        "default-src 'none'; base-uri 'none'; form-action 'none'; script-src {}; style-src {}",
-        html::allow_inline(&script),
-        html::allow_inline(STYLE)
-    );
-    html::fill(
+    let body = body(input, &summary, &timeline);
+    Page { title: &input.scenario.name, style: STYLE, body: &body, script: &script() }.render()
+}
+
+fn body(input: &ReportInput, summary: &Summary, timeline: &Timeline) -> String {
+    html_page::fill(
         TEMPLATE,
         &[
-            ("title", &html::escape(&input.scenario.name)),
-            ("policy", &policy),
-            ("style", STYLE),
-            ("verdict", &page::verdict(input, &summary)),
+            ("verdict", &page::verdict(input, summary)),
             ("repeat", &page::repeat(input)),
-            ("facts", &page::facts(input, &summary)),
-            ("difference", &page::difference(input, &timeline)),
-            ("findings", &page::findings(input, &summary)),
-            ("expectations", &page::expectations(input, &summary, &timeline)),
-            ("operations", &page::operations(input, &timeline)),
+            ("facts", &page::facts(input, summary)),
+            ("difference", &page::difference(input, timeline)),
+            ("findings", &page::findings(input, summary)),
+            ("expectations", &page::expectations(input, summary, timeline)),
+            ("operations", &page::operations(input, timeline)),
             ("phases", &page::phases(input)),
-            ("data", &html::embed(&data(input, &summary, &timeline))),
-            ("script", &script),
+            ("data", &html_page::embed(&data(input, summary, timeline))),
         ],
     )
 }

@@ -1,11 +1,11 @@
 //! The parts of the page that can be read without a script: verdict, first difference, findings, expectations, operations,
 //! stages. The script adds the timeline, the stories and the table of events.
 
-use super::html::escape;
 use super::input::{FirstDifference, OpRun, ReportInput};
 use super::summary::{Finding, Summary, finding_meaning};
 use super::timeline::{Item, Origin, Timeline};
 use super::words;
+use html_page::escape;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use writeback_events::{Body, OpId, Response, Stimulus};

@@ -89,7 +89,7 @@ fn the_policy_allows_the_script_that_is_in_the_page_and_no_other() {
     let page = render(&samples::hostile());
     let (_, rest) = page.rsplit_once("<script>").expect("a script");
     let (script, _) = rest.split_once("</script>").expect("that ends");
-    assert!(page.contains(&format!("script-src {};", html::allow_inline(script))));
+    assert!(page.contains(&format!("script-src {};", html_page::allow_inline(script))));
     assert_eq!(page.matches("<script").count(), 2, "the data and the one script");
 }
 

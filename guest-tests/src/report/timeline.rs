@@ -33,6 +33,21 @@ impl Track {
         (Track::ReplicaIoEnds, "replica", "io_ends"),
         (Track::ReplicaOther, "replica", "other responses"),
     ];
+
+    /// The one with this place among all.
+    pub(super) fn of_index(index: usize) -> Track {
+        Track::ALL[index].0
+    }
+
+    /// guest, device or replica.
+    pub(super) fn lane(self) -> &'static str {
+        Track::ALL[self as usize].1
+    }
+
+    /// What stands beside it.
+    pub(super) fn name(self) -> &'static str {
+        Track::ALL[self as usize].2
+    }
 }
 
 /// A track as the page sees it.

@@ -1,10 +1,10 @@
-//! Text into a page without becoming markup, and a page that can run nothing but its own script.
+//! Text into a page without becoming markup.
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 /// Makes any text safe between tags and in quoted attributes.
-pub(crate) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -22,7 +22,7 @@ pub(crate) fn escape(text: &str) -> String {
 }
 
 /// JSON that can stand inside a `<script>` element: no tag, no comment and no line separator can be read out of it.
-pub(crate) fn embed(data: &impl Serialize) -> String {
+pub fn embed(data: &impl Serialize) -> String {
     let json = serde_json::to_string(data).expect("plain data with string keys becomes JSON");
     let mut safe = String::with_capacity(json.len());
     // Outside strings JSON has none of these characters, inside them the escape means the same.
@@ -40,7 +40,7 @@ pub(crate) fn embed(data: &impl Serialize) -> String {
 }
 
 /// Source expression of a content security policy that allows exactly this inline script or style.
-pub(crate) fn allow_inline(text: &str) -> String {
+pub fn allow_inline(text: &str) -> String {
     format!("'sha256-{}'", base64(&Sha256::digest(text)))
 }
 
@@ -58,7 +58,7 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 /// Puts `values` into a template's `{{name}}`s, in one pass: a value that looks like a placeholder stays what it is.
-pub(crate) fn fill(template: &str, values: &[(&str, &str)]) -> String {
+pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut page = String::with_capacity(template.len() + values.iter().map(|value| value.1.len()).sum::<usize>());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {
