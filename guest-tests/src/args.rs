@@ -40,6 +40,8 @@ pub enum Command {
     Replay(Replay),
     /// Write report.html of a run's folder again.
     Report(Report),
+    /// Write a run as trace.json, which Perfetto's and Chrome's trace viewers open (docs/report.md).
+    Perfetto(Perfetto),
     /// Drive the replica alone: calls as JSON lines on stdin, events as JSON lines on stdout (docs/replica.md).
     Replica(Replica),
     /// Try every order of steps and every fault of the replica, within bounds (docs/explore.md).
@@ -238,6 +240,16 @@ pub enum BenchSet {
 pub struct Report {
     /// Folder of one run, as `guest-tests run` left it.
     pub run: PathBuf,
+}
+
+/// `guest-tests perfetto`
+#[derive(Debug, ClapArgs)]
+pub struct Perfetto {
+    /// Folder of one run, as `guest-tests run` left it.
+    pub run: PathBuf,
+    /// The file to write; its folder must be there. Without it: trace.json in the run's folder.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// `guest-tests explore`

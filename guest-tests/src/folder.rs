@@ -37,6 +37,8 @@ pub const CONSOLE: &str = "console.log";
 pub const QEMU_LOG: &str = "qemu.log";
 /// The page for people.
 pub const REPORT: &str = "report.html";
+/// The run as a trace for Perfetto's and Chrome's viewers, if somebody asked for it.
+pub const PERFETTO: &str = "trace.json";
 /// What vhost-blk said.
 pub const DISK_LOG: &str = "vhost-blk.log";
 /// What the host saw and nothing else holds: options, kernel, exit codes, e2fsck's answer, times.
@@ -74,6 +76,7 @@ const ALL: &[&str] = &[
     CONSOLE,
     QEMU_LOG,
     REPORT,
+    PERFETTO,
     DISK_LOG,
     HOST,
     IMAGE,

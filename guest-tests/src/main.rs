@@ -3,7 +3,8 @@
 use clap::Parser;
 use ext4_replica::Mutation;
 use guest_tests::args::{
-    Args, Bench, Command, CompareDialects, CrashStates, Doctor, Format, Mutants, ProbeDialect, Replay, Report, Run,
+    Args, Bench, Command, CompareDialects, CrashStates, Doctor, Format, Mutants, Perfetto, ProbeDialect, Replay,
+    Report, Run,
 };
 use guest_tests::failure::{At, Failure, exit};
 use guest_tests::folder::{self, RunFolder};
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run_scenario(&args, run),
         Command::Replay(replay) => judge_again(&args, replay),
         Command::Report(report) => draw_again(report),
+        Command::Perfetto(wanted) => write_trace(wanted),
         Command::Replica(wanted) => Ok(replica::replica(wanted)),
         Command::CompareDialects(wanted) => compare(&args, wanted),
         Command::Explore(wanted) => explore::explore(wanted, args.format, &command_line()),
@@ -102,6 +104,16 @@ fn draw_again(report: &Report) -> Result<u8, Failure> {
     let judged = judge::judge(&recorded)?;
     folder.write(folder::REPORT, page::render(&recorded, &judged))?;
     println!("{}", folder.file(folder::REPORT).display());
+    Ok(exit::AS_EXPECTED)
+}
+
+fn write_trace(wanted: &Perfetto) -> Result<u8, Failure> {
+    let folder = RunFolder::open(&wanted.run)?;
+    let recorded = judge::read(&folder)?;
+    let judged = judge::judge(&recorded)?;
+    let path = wanted.out.clone().unwrap_or_else(|| folder.file(folder::PERFETTO));
+    std::fs::write(&path, page::trace(&recorded, &judged)).at("write", &path)?;
+    println!("{}", path.display());
     Ok(exit::AS_EXPECTED)
 }
 

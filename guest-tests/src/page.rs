@@ -18,6 +18,11 @@ pub fn render(recorded: &Recorded, judged: &Judged) -> String {
     report::render(&input(recorded, judged))
 }
 
+/// The run as a trace for Perfetto's and Chrome's viewers.
+pub fn trace(recorded: &Recorded, judged: &Judged) -> String {
+    report::trace(&input(recorded, judged))
+}
+
 fn input(recorded: &Recorded, judged: &Judged) -> ReportInput {
     let device = recorded.device.as_ref().ok();
     let records: &[Record] = recorded.decisions.as_ref().map_or(&[], |decisions| &decisions.records);

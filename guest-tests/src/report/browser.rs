@@ -141,4 +141,3 @@ fn screenshots_can_be_taken() {
         }
     }
 }
-

@@ -17,6 +17,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
+/// Tracks' ids lie so far apart: rows of one lie between.
+const ROWS: usize = 1 << 20;
 /// Nanoseconds an event without a clock takes, so that steps become microseconds.
 const STEP_NS: f64 = 1000.0;
 
@@ -169,6 +171,8 @@ fn guest_request(item: &Item, input: &ReportInput, clock: Clock) -> Life {
 /// Lives in rows: two of one row never overlap, so each is a slice of its own.
 struct Lives {
     lives: Vec<(Life, usize)>,
+    /// Places in `lives`.
+    index: BTreeMap<(Track, u64), usize>,
 }
 
 impl Lives {
@@ -186,7 +190,8 @@ impl Lives {
             }
             placed.push((life, row));
         }
-        Lives { lives: placed }
+        let index = placed.iter().enumerate().map(|(at, (life, _))| ((life.track, life.key), at)).collect();
+        Lives { lives: placed, index }
     }
 
     /// What did not end ends with the trace, and says so.
@@ -207,13 +212,13 @@ impl Lives {
         self.lives.iter().map(one).collect()
     }
 
-    fn find(&self, track: Track, key: u64) -> Option<(&Life, usize)> {
-        self.lives.iter().find(|(life, _)| life.track == track && life.key == key).map(|(life, row)| (life, *row))
+    fn find(&self, track: Track, key: u64) -> Option<&(Life, usize)> {
+        self.index.get(&(track, key)).map(|at| &self.lives[*at])
     }
 
-    /// Rows of the io_ends of a lane, by io_end.
+    /// Row of an io_end in its lane.
     fn row(&self, track: Track, io_end: u64) -> usize {
-        self.find(track, io_end).map_or(0, |(_, row)| row)
+        self.find(track, io_end).map_or(0, |(_, row)| *row)
     }
 }
 
@@ -223,7 +228,7 @@ fn event(ph: char, name: String, track: Track, row: usize, ts: f64) -> Event {
         "guest" => (2, "guest"),
         _ => (3, "replica"),
     };
-    let tid = (track as usize + 1) * 1000 + row;
+    let tid = (track as usize + 1) * ROWS + row;
     Event { name, cat: category, ph, pid, tid, ts, dur: None, id: None, s: None, bp: None, args: Map::new() }
 }
 
@@ -252,13 +257,11 @@ fn instant(item: &Item, timeline: &Timeline, lives: &Lives, clock: Clock) -> Opt
 
 /// Issue in the guest, arrival at the device, answer in the guest: as far as each is known.
 fn arrows(input: &ReportInput, links: &Links, lives: &Lives) -> Vec<Event> {
-    let device: BTreeMap<u64, (&Life, usize)> = of_track(lives, Track::Device);
-    let guest: BTreeMap<u64, (&Life, usize)> = of_track(lives, Track::GuestRequests);
     let mut events = Vec::new();
     for request in &input.device {
         let issued = links.guest_side.get(&request.seq).and_then(|side| side.issued);
         let (Some((guest, guest_row)), Some((device, device_row))) =
-            (issued.and_then(|seq| guest.get(&seq)), device.get(&request.seq))
+            (issued.and_then(|seq| lives.find(Track::GuestRequests, seq)), lives.find(Track::Device, request.seq))
         else {
             continue;
         };
@@ -275,11 +278,6 @@ fn arrows(input: &ReportInput, links: &Links, lives: &Lives) -> Vec<Event> {
     events
 }
 
-fn of_track(lives: &Lives, track: Track) -> BTreeMap<u64, (&Life, usize)> {
-    let of_it = lives.lives.iter().filter(|(life, _)| life.track == track);
-    of_it.map(|(life, row)| (life.key, (life, *row))).collect()
-}
-
 /// Names of the lanes and of the tracks in use, in the page's order.
 fn names(events: &[Event]) -> Vec<Event> {
     let named = |ph_name: &str, pid, tid, args: Value| Event {
@@ -293,12 +291,16 @@ fn names(events: &[Event]) -> Vec<Event> {
         all.push(named("process_name", pid, 0, json!({ "name": lane })));
         all.push(named("process_sort_index", pid, 0, json!({ "sort_index": pid })));
     }
-    let tracks: std::collections::BTreeSet<(usize, usize)> = events.iter().map(|event| (event.pid, event.tid)).collect();
+    let tracks: std::collections::BTreeSet<(usize, usize)> =
+        events.iter().map(|event| (event.pid, event.tid)).collect();
     for (pid, tid) in tracks {
-        let (track, row) = (Track::of_index(tid / 1000 - 1), tid % 1000);
+        let (track, row) = (Track::of_index(tid / ROWS - 1), tid % ROWS);
         let name = if row == 0 { track.name().to_owned() } else { format!("{} {}", track.name(), row + 1) };
         all.push(named("thread_name", pid, tid, json!({ "name": name })));
         all.push(named("thread_sort_index", pid, tid, json!({ "sort_index": tid })));
     }
     all
 }
+
+#[cfg(test)]
+mod tests;
