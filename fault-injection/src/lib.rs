@@ -37,6 +37,7 @@ mod explain;
 pub mod files;
 mod index;
 pub mod json;
+pub mod kinds;
 mod parse;
 pub mod power_cut;
 pub mod problem;

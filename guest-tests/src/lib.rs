@@ -6,6 +6,7 @@
 pub mod args;
 pub mod bench;
 pub mod compare_dialects;
+pub mod coverage;
 pub mod crash_states;
 pub mod device_record;
 pub mod dialect;

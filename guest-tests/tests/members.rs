@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("night-results", &["scenario-generator"]),
     ("scenario-reducer", &[]),
     ("html-page", &[]),
+    ("night-report", &["night-results", "html-page"]),
     (
         "guest-tests",
         &[
@@ -34,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "night-results",
             "scenario-reducer",
             "html-page",
+            "night-report",
         ],
     ),
 ];

@@ -35,8 +35,13 @@ impl Page<'_> {
         let script = if self.script.is_empty() { String::new() } else { format!("<script>{}</script>\n", self.script) };
         let title = escape(self.title);
         let policy = self.policy(&style);
-        let values =
-            [("title", title.as_str()), ("policy", &policy), ("style", &style), ("body", self.body), ("script", &script)];
+        let values = [
+            ("title", title.as_str()),
+            ("policy", &policy),
+            ("style", &style),
+            ("body", self.body),
+            ("script", &script),
+        ];
         fill(HEAD, &values)
     }
 

@@ -23,8 +23,7 @@ pub fn render(report: &Report) -> String {
 
 fn machine(report: &Report) -> String {
     let machine = &report.machine;
-    let skipped: String =
-        report.skipped.iter().map(|why| format!("<p class=\"missed\">{}</p>", escape(why))).collect();
+    let skipped: String = report.skipped.iter().map(|why| format!("<p class=\"missed\">{}</p>", escape(why))).collect();
     format!(
         "<p>{}, {} CPUs, {} MiB, Linux {}; load {:.1} before, {:.1} after. {}. {} rounds in turns, {} ms each, {} MiB of disk. \
          Bars are medians, lines their spread.</p>{skipped}\n",

@@ -62,9 +62,7 @@ fn finding(finding: &Finding) -> String {
         finding.moves,
         escape(&finding.scope),
         escape(&finding.files.join(" and ")),
-        finding.play.as_deref().map_or(String::new(), |play| {
-            html_page::repeat("Play it", play)
-        }),
+        finding.play.as_deref().map_or(String::new(), |play| { html_page::repeat("Play it", play) }),
         finding.picture,
         table(&finding.steps),
         escape(&finding.schedule),

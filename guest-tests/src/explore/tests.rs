@@ -1,8 +1,8 @@
 //! The page in a real browser: it opens in light and dark, holds a picture for each finding, and nothing on it is cut off.
 
 use super::*;
-use html_page::browser::{Look, dom, screenshot};
 use clap::Parser;
+use html_page::browser::{Look, dom, screenshot};
 
 fn explored() -> Explored {
     let words = [
