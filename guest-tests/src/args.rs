@@ -1,5 +1,6 @@
 //! The command line. Its doc comments are the help.
 
+pub use crate::nightly::args::{Merge, Nightly};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use explorer::expect::Expectation;
 use ext4_replica::{Bugs, Dialect, Mutation};
@@ -54,6 +55,10 @@ pub enum Command {
     Mutants(Mutants),
     /// Examine every state that the power cuts of a run may leave: replay its journal, then check it.
     CrashStates(CrashStates),
+    /// Run random scenarios for a night, judge them, and tell what is new (docs/nightly.md).
+    Nightly(Nightly),
+    /// Put nights, or the parts of one, together.
+    Merge(Merge),
     /// Measure the disk beside its peers, in turns, with one client (docs/performance.md).
     Bench(Bench),
 }
@@ -124,6 +129,9 @@ pub struct Run {
     /// Judge with a replica that has this planted mistake, to see that it is noticed.
     #[arg(long, value_name = "MISTAKE", hide = true)]
     pub canary: Option<String>,
+    /// Run with a disk that tells this lie and does not record it, to see that it is noticed.
+    #[arg(long, value_name = "LIE", hide = true)]
+    pub planted_lie: Option<String>,
 }
 
 /// `guest-tests replay`

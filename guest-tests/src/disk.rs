@@ -41,6 +41,8 @@ pub struct Config<'a> {
     pub reconnects: bool,
     /// Where the states of its power cuts go.
     pub snapshot_dir: Option<&'a Path>,
+    /// The lie that it tells without recording it; for canaries alone.
+    pub planted_lie: Option<&'a str>,
 }
 
 /// A running disk.
@@ -282,6 +284,9 @@ fn command(programs: &Programs, run: &RunFolder, config: &Config<'_>, control: &
     }
     if let Some(dir) = config.snapshot_dir {
         command.arg("--snapshot-dir").arg(dir);
+    }
+    if let Some(lie) = config.planted_lie {
+        command.arg("--planted-lie").arg(lie).env("VHOST_BLK_PLANTED_LIE", lie);
     }
     if let Some(seed) = config.seed {
         command.arg("--seed").arg(seed.to_string());

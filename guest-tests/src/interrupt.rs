@@ -30,6 +30,11 @@ impl Interrupt {
         if self.0.load(Ordering::Relaxed) { Err(Failure::Interrupted) } else { Ok(()) }
     }
 
+    /// Ends whatever is under way, for a reason of our own.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// The flag itself, for whoever waits elsewhere.
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)

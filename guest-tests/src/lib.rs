@@ -26,6 +26,7 @@ pub mod host;
 pub mod interrupt;
 pub mod judge;
 pub mod mutants;
+pub mod nightly;
 pub mod ops;
 pub mod page;
 pub mod patient;

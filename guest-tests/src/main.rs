@@ -3,8 +3,8 @@
 use clap::Parser;
 use ext4_replica::Mutation;
 use guest_tests::args::{
-    Args, Bench, Command, CompareDialects, CrashStates, Doctor, Format, Mutants, Perfetto, ProbeDialect, Replay,
-    Report, Run,
+    Args, Bench, Command, CompareDialects, CrashStates, Doctor, Format, Merge, Mutants, Nightly, Perfetto, ProbeDialect,
+    Replay, Report, Run,
 };
 use guest_tests::failure::{At, Failure, exit};
 use guest_tests::folder::{self, RunFolder};
@@ -12,8 +12,8 @@ use guest_tests::interrupt::Interrupt;
 use guest_tests::mutants::{self, frozen, frozen::Frozen};
 use guest_tests::verdict::Verdict;
 use guest_tests::{
-    bench, compare_dialects, crash_states, doctor, explore, judge, page, probe_dialect, programs, replica, run,
-    scenario, show,
+    bench, compare_dialects, crash_states, doctor, explore, judge, nightly, page, probe_dialect, programs, replica,
+    run, scenario, show,
 };
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         Command::Mutants(wanted) => count_mutants(&args, wanted),
         Command::CrashStates(states) => examine_states(&args, states),
         Command::Bench(wanted) => measure(&args, wanted),
+        Command::Nightly(wanted) => run_night(&args, wanted),
+        Command::Merge(wanted) => merge_nights(&args, wanted),
     };
     ExitCode::from(done.unwrap_or_else(|failure| tell(&args, &failure)))
 }
@@ -184,6 +186,31 @@ fn measure(args: &Args, wanted: &Bench) -> Result<u8, Failure> {
         Format::Text => print!("{}", ran.text),
     }
     Ok(exit::AS_EXPECTED)
+}
+
+fn run_night(args: &Args, wanted: &Nightly) -> Result<u8, Failure> {
+    let interrupt = Interrupt::catch()?;
+    // Many runs at once: the progress of each is nobody's.
+    show::be_quiet();
+    let night = nightly::nightly(wanted, args.vhost_blk.as_deref(), args.guest_init.as_deref(), &interrupt)?;
+    print_night(args, &night.sum, &night.folder, night.exit_code);
+    Ok(night.exit_code)
+}
+
+fn merge_nights(args: &Args, wanted: &Merge) -> Result<u8, Failure> {
+    let merged = nightly::merge_nights(wanted)?;
+    print_night(args, &merged.sum, &wanted.out, merged.exit_code);
+    Ok(merged.exit_code)
+}
+
+fn print_night(args: &Args, sum: &nightly::sum::Sum, folder: &Path, exit_code: u8) {
+    match args.format {
+        Format::Json => println!("{}", serde_json::json!({ "sum": sum, "folder": folder, "exit_code": exit_code })),
+        Format::Text => {
+            print!("{}", nightly::sum::text(sum));
+            println!("folder     {} (exit code {exit_code})", folder.display());
+        }
+    }
 }
 
 fn print(args: &Args, verdict: &Verdict, folder: &Path, repeat: &str) -> u8 {

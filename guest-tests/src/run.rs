@@ -230,6 +230,7 @@ fn work(
         queues: plan.scenario.guest.queues(),
         reconnects: plan.scenario.script.leaves_front_end(),
         snapshot_dir: args.snapshot_dir.as_deref(),
+        planted_lie: args.planted_lie.as_deref(),
     };
     let (mut disk, front_end) = Disk::start(programs, folder, sockets, &config)?;
     initramfs::write(&scratch.initramfs, &programs.guest_init, &plan.kernel).map_err(infrastructure)?;

@@ -4,10 +4,25 @@
 use crate::verdict::{Lockstep, Outcome, Verdict};
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Writes progress to stderr, so that stdout holds the result alone.
-pub fn progress(text: &str) {
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on the progress of runs is not told: of many at once it would be nobody's.
+pub fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Writes to stderr, so that stdout holds the result alone.
+pub fn say(text: &str) {
     eprintln!("{text}");
+}
+
+/// The same for the progress of one run.
+pub fn progress(text: &str) {
+    if !QUIET.load(Ordering::Relaxed) {
+        say(text);
+    }
 }
 
 /// The result of a run or a replay.

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use fault_injection::{By, FailClass};
 
+use crate::lie::Lie;
 use crate::way::IoMode;
 
 use crate::drive::Change;
@@ -122,6 +123,9 @@ pub struct Serve {
     /// oldest reach the image.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub cache_limit_mib: Option<u64>,
+    /// Tell this lie once and record nothing of it, to see that it is noticed.
+    #[arg(long, value_enum, value_name = "LIE", hide = true)]
+    pub planted_lie: Option<Lie>,
 }
 
 /// Everything that is not serving a disk.

@@ -31,6 +31,7 @@ pub mod gate;
 pub mod history;
 pub mod inflight;
 pub mod iovec;
+pub mod lie;
 pub mod listeners;
 pub mod media;
 pub mod order;

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::cache::{Cache, Content, Entry};
 use crate::disk::{Disk, HostError, Zeroing};
+use crate::lie::{Lie, Planted};
 use crate::undo::Undo;
 
 /// Memory for unflushed writes, unless `--cache-limit-mib` says something else.
@@ -60,6 +61,8 @@ pub struct Media {
     /// Keeps what the image held at earlier power cuts; there is none before the first snapshot.
     undo: Mutex<Option<Undo>>,
     undoing: AtomicBool,
+    /// For canaries alone.
+    planted: Option<Planted>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -76,11 +79,24 @@ impl Media {
                 Some(Volatile { cache: Mutex::default(), lying, limit_bytes, full_at, early_bytes })
             }
         };
-        Media { disk, volatile, undo: Mutex::new(None), undoing: AtomicBool::new(false) }
+        Media { disk, volatile, undo: Mutex::new(None), undoing: AtomicBool::new(false), planted: None }
     }
 
-    /// Reads what the guest is to see, lies aside.
+    /// The same, with a lie that nobody records.
+    pub fn with_planted(self, lie: Option<Lie>) -> Media {
+        Media { planted: lie.map(Planted::new), ..self }
+    }
+
+    /// Reads what the guest is to see, lies of the script aside.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), HostError> {
+        self.read_honestly(buf, offset)?;
+        if let Some(planted) = &self.planted {
+            planted.read(buf);
+        }
+        Ok(())
+    }
+
+    fn read_honestly(&self, buf: &mut [u8], offset: u64) -> Result<(), HostError> {
         let Some(volatile) = &self.volatile else { return self.disk.read_at(buf, offset) };
         // Held over both: a flush in between would take out of the cache what was not yet read from the image.
         let cache = lock(&volatile.cache);
@@ -91,6 +107,13 @@ impl Media {
 
     /// Writes for the request `seq`.
     pub fn write_at(&self, buf: &[u8], offset: u64, seq: u64) -> Result<(), HostError> {
+        match &self.planted {
+            None => self.write_honestly(buf, offset, seq),
+            Some(planted) => planted.write(buf).map_or(Ok(()), |buf| self.write_honestly(&buf, offset, seq)),
+        }
+    }
+
+    fn write_honestly(&self, buf: &[u8], offset: u64, seq: u64) -> Result<(), HostError> {
         match &self.volatile {
             None => self.write_image(buf, offset),
             Some(volatile) => self.keep(volatile, Entry { seq, offset, content: Content::Data(buf.into()) }),
@@ -177,9 +200,9 @@ impl Media {
         &self.disk
     }
 
-    /// Neither a cache nor anything to be undone: what reads and writes the image does all there is to do.
+    /// Neither a cache nor anything to be undone, nor a planted lie: what reads and writes the image does all there is to do.
     pub fn is_bare(&self) -> bool {
-        self.volatile.is_none() && !self.undoing.load(Ordering::SeqCst)
+        self.volatile.is_none() && self.planted.is_none() && !self.undoing.load(Ordering::SeqCst)
     }
 
     /// Reads the image without its cache.

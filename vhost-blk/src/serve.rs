@@ -20,6 +20,7 @@ use crate::drive::Drive;
 use crate::error::StartError;
 use crate::files;
 use crate::frontend::{Frontend, Left};
+use crate::lie;
 use crate::media::{CACHE_LIMIT_BYTES, Caching, Media};
 use crate::overlay::Overlay;
 use crate::power::Power;
@@ -150,6 +151,8 @@ pub fn device(
     fits: impl FnOnce(&Script, &Offer) -> Result<(), StartError>,
 ) -> Result<Arc<Device>, StartError> {
     let image = check_arguments(args)?;
+    let planted = lie::agreed(args.planted_lie, std::env::var(lie::CONSENT).ok().as_deref());
+    let planted = planted.map_err(StartError::Arguments)?;
     let (script, warnings) = load_scripts(&args.faults)?;
     for warning in &warnings {
         tell!("{warning}");
@@ -171,7 +174,7 @@ pub fn device(
     let (files, bound) = files::read(&script, &disk, &mut engine)?;
     let recorder = recorder(args, &engine, &offer, &disk)?;
     let power = power(args, &script, caching)?;
-    let disk = Media::new(disk, caching);
+    let disk = Media::new(disk, caching).with_planted(planted);
     let overlay = Overlay::new(args.overlay_file.as_deref().map(create).transpose()?);
     let serial = args.serial.clone();
     let poll_us = args.poll_us;

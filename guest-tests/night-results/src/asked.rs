@@ -29,8 +29,8 @@ pub struct NightJson {
     pub canaries: Vec<String>,
     /// Nothing but the canaries was asked for.
     pub canary_only: bool,
-    /// The standing scenarios were asked for.
-    pub standing: bool,
+    /// How the scenarios of the repository are run: `one` kernel each, `all`, or `none`.
+    pub standing: String,
     /// Seeds that failed in earlier nights, run first.
     pub old: Vec<String>,
     /// The programs. After a merge: each version once.
@@ -145,8 +145,9 @@ impl NightJson {
                 ("--kernel", night.kernel.clone().unwrap_or_else(|| "none".into())),
                 ("--shard", night.shards.iter().map(Shard::to_string).collect::<Vec<_>>().join(", ")),
                 ("--canary-only", night.canary_only.to_string()),
-                ("standing scenarios", night.standing.to_string()),
+                ("--standing", night.standing.clone()),
                 ("old failing seeds", night.old.join(", ")),
+                ("the programs", night.versions.iter().map(|version| version.guest_tests.clone()).collect()),
             ]
         };
         let pairs = fields(self).into_iter().zip(fields(other));

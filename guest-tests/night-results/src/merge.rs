@@ -109,7 +109,7 @@ pub fn merge_asked(nights: &[NightJson]) -> Result<NightJson, String> {
         shards: each_once(all().flat_map(|night| night.shards.clone())),
         canaries: each_once(all().flat_map(|night| night.canaries.clone())),
         canary_only: all().all(|night| night.canary_only),
-        standing: all().any(|night| night.standing),
+        standing: each_once(all().map(|night| night.standing.clone())).join(","),
         old: each_once(all().flat_map(|night| night.old.clone())),
         versions: each_once(all().flat_map(|night| night.versions.clone())),
         hosts: each_once(all().flat_map(|night| night.hosts.clone())),

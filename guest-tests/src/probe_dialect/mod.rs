@@ -114,6 +114,7 @@ fn run_probe(
         snapshot_dir: None,
         verbose: false,
         canary: None,
+        planted_lie: None,
     };
     let ran = run::run(&args, programs, interrupt, repeat)?;
     ran.host.write(&ran.folder)?;
