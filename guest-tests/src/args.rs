@@ -59,6 +59,10 @@ pub enum Command {
     Nightly(Nightly),
     /// Put nights, or the parts of one, together.
     Merge(Merge),
+    /// Make the scenario of a failed run smaller for as long as it fails in the same way (docs/triage.md).
+    Shrink(Shrink),
+    /// Find the first kernel, or the first commit of this project, where a failure comes or goes (docs/triage.md).
+    Bisect(Bisect),
     /// Measure the disk beside its peers, in turns, with one client (docs/performance.md).
     Bench(Bench),
 }
@@ -81,6 +85,17 @@ pub enum Accel {
     Kvm,
     /// QEMU's translator.
     Tcg,
+}
+
+impl Accel {
+    /// The word on a command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Accel::Auto => "auto",
+            Accel::Kvm => "kvm",
+            Accel::Tcg => "tcg",
+        }
+    }
 }
 
 /// `guest-tests doctor`
@@ -145,6 +160,63 @@ pub struct Replay {
     /// Judge with a replica that has this planted mistake.
     #[arg(long, value_name = "MISTAKE", hide = true)]
     pub canary: Option<String>,
+}
+
+/// `guest-tests shrink`
+#[derive(Debug, ClapArgs)]
+pub struct Shrink {
+    /// Folder of the failed run, as `guest-tests run` or a night left it.
+    pub run: PathBuf,
+    /// Folder for the result. Without it: `shrunk` in the run's folder.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Candidates that are run at most.
+    #[arg(long, value_name = "N", default_value_t = 150)]
+    pub budget_runs: usize,
+    /// The guest's kernel. Without it: the release of the run.
+    #[arg(long, value_name = "SERIES|VERSION|PATH")]
+    pub kernel: Option<String>,
+    /// How the guest's instructions are carried out.
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    pub accel: Accel,
+    /// Seed of the fault script. Without it: the one of the run.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// End each run after this many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub time_limit: u64,
+}
+
+/// `guest-tests bisect`
+#[derive(Debug, ClapArgs)]
+pub struct Bisect {
+    /// Folder of the failed run, whose failure is looked for; or a scenario file, then the first failure that shows.
+    #[arg(value_name = "DIR|SCENARIO")]
+    pub from: PathBuf,
+    /// Kernels to look at, oldest first: series, versions, bzImages, .debs.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', required_unless_present = "commits", conflicts_with_all = ["commits", "kernel"])]
+    pub kernels: Option<Vec<String>>,
+    /// Commits of this project, by a clone in the current folder. Each is built, runs and judges the scenario itself.
+    #[arg(long, value_name = "GOOD..BAD")]
+    pub commits: Option<String>,
+    /// With --commits, the guest's kernel. Without it: 6.1.
+    #[arg(long, value_name = "SERIES|VERSION|PATH")]
+    pub kernel: Option<String>,
+    /// With --commits, where work tree and builds lie meanwhile. Without it: the clone's `target`.
+    #[arg(long, value_name = "DIR", requires = "commits")]
+    pub scratch: Option<PathBuf>,
+    /// How the guest's instructions are carried out.
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    pub accel: Accel,
+    /// Seed of the fault script. Without it: the one of the run.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Runs in which the failure may show, for one that does not show every time.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub tries: u32,
+    /// End each run after this many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub time_limit: u64,
 }
 
 /// `guest-tests crash-states`

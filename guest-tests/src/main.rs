@@ -3,8 +3,8 @@
 use clap::Parser;
 use ext4_replica::Mutation;
 use guest_tests::args::{
-    Args, Bench, Command, CompareDialects, CrashStates, Doctor, Format, Merge, Mutants, Nightly, Perfetto, ProbeDialect,
-    Replay, Report, Run,
+    Args, Bench, Bisect, Command, CompareDialects, CrashStates, Doctor, Format, Merge, Mutants, Nightly, Perfetto,
+    ProbeDialect, Replay, Report, Run, Shrink,
 };
 use guest_tests::failure::{At, Failure, exit};
 use guest_tests::folder::{self, RunFolder};
@@ -13,7 +13,7 @@ use guest_tests::mutants::{self, frozen, frozen::Frozen};
 use guest_tests::verdict::Verdict;
 use guest_tests::{
     bench, compare_dialects, crash_states, doctor, explore, judge, nightly, page, probe_dialect, programs, replica,
-    run, scenario, show,
+    run, scenario, show, triage,
 };
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,6 +32,8 @@ fn main() -> ExitCode {
         Command::ProbeDialect(wanted) => probe(&args, wanted),
         Command::Mutants(wanted) => count_mutants(&args, wanted),
         Command::CrashStates(states) => examine_states(&args, states),
+        Command::Shrink(wanted) => make_smaller(&args, wanted),
+        Command::Bisect(wanted) => find_change(&args, wanted),
         Command::Bench(wanted) => measure(&args, wanted),
         Command::Nightly(wanted) => run_night(&args, wanted),
         Command::Merge(wanted) => merge_nights(&args, wanted),
@@ -172,6 +174,26 @@ fn examine_states(args: &Args, wanted: &CrashStates) -> Result<u8, Failure> {
     match args.format {
         Format::Json => println!("{}", serde_json::json!(report)),
         Format::Text => print!("{}", crash_states::describe(&report)),
+    }
+    Ok(report.exit_code())
+}
+
+fn make_smaller(args: &Args, wanted: &Shrink) -> Result<u8, Failure> {
+    let interrupt = Interrupt::catch()?;
+    let report = triage::shrink::command(wanted, args.vhost_blk.as_deref(), args.guest_init.as_deref(), &interrupt)?;
+    match args.format {
+        Format::Json => println!("{}", serde_json::json!(report)),
+        Format::Text => print!("{}", triage::shrink::text(&report)),
+    }
+    Ok(report.exit_code())
+}
+
+fn find_change(args: &Args, wanted: &Bisect) -> Result<u8, Failure> {
+    let interrupt = Interrupt::catch()?;
+    let report = triage::bisect::command(wanted, args.vhost_blk.as_deref(), args.guest_init.as_deref(), &interrupt)?;
+    match args.format {
+        Format::Json => println!("{}", serde_json::json!(report)),
+        Format::Text => print!("{}", triage::bisect::text(&report)),
     }
     Ok(report.exit_code())
 }

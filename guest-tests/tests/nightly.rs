@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 /// A night without guests, in a working directory of its own.
 fn nightly(dir: &Path, out: &str, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_guest-tests"));
-    command.current_dir(dir).args(["nightly", "--pretend", "2", "--no-standing", "--jobs", "2", "--out", out]).args(more);
+    command
+        .current_dir(dir)
+        .args(["nightly", "--pretend", "2", "--no-standing", "--jobs", "2", "--out", out])
+        .args(more);
     for name in ["SLURM_ARRAY_TASK_ID", "PARALLEL_SEQ", "JOB_COMPLETION_INDEX", "GUEST_TESTS_SHARDS"] {
         command.env_remove(name);
     }
@@ -207,8 +210,11 @@ fn what_cannot_be_asked_is_told_before_anything_is_run() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("mine")).unwrap();
     std::fs::write(dir.path().join("mine/thesis.tex"), "precious").unwrap();
-    std::fs::write(dir.path().join("bad.json"), r#"[{"signature": "x", "reason": "r", "link": "l", "expires": "soon"}]"#)
-        .unwrap();
+    std::fs::write(
+        dir.path().join("bad.json"),
+        r#"[{"signature": "x", "reason": "r", "link": "l", "expires": "soon"}]"#,
+    )
+    .unwrap();
     let cases: &[(&str, &[&str], &str)] = &[
         ("a", &[], "--hours, --minutes, --until or --seeds"),
         ("a", &["--seeds", "3..3"], "there are no seeds in 3..3"),

@@ -48,7 +48,7 @@ pub fn reduce<O: Oracle>(start: Value, hits: Hits, oracle: &mut O, budget: usize
     let mut search =
         Search { oracle, best: start, hits, tried: BTreeSet::new(), steps: Vec::new(), runs: 0, budget, rounds: 0 };
     search.tried.insert(search.best.to_string());
-    let ended = match search.to_the_end() {
+    let ended = match search.all_rounds() {
         Ok(()) => Ended::Smallest,
         Err(Over::Budget) => Ended::Budget,
         Err(Over::Stopped(why)) => Ended::Stopped(why),
@@ -83,7 +83,7 @@ pub type Passed<O> = Result<bool, Over<<O as Oracle>::Stop>>;
 
 impl<O: Oracle> Search<'_, O> {
     /// Rounds of all passes until one finds nothing.
-    fn to_the_end(&mut self) -> Result<(), Over<O::Stop>> {
+    fn all_rounds(&mut self) -> Result<(), Over<O::Stop>> {
         loop {
             let before = self.steps.len();
             self.expectations()?;

@@ -4,8 +4,13 @@
 //! what was chance. `reduce` makes a scenario smaller for as long as the name stays, `bisect` finds where the name appears.
 //! These decide; they are handed a way to run things and can be tested without one. `runs` is that way: guests.
 
+pub mod again;
+pub mod bisect;
 mod cause;
 mod frames;
+pub mod repro;
+pub mod runs;
+pub mod shrink;
 pub mod signature;
 mod words;
 

@@ -196,8 +196,9 @@ fn unmet(judged: &Judged) -> Vec<String> {
 
 /// Where it showed: the difference, else the first finding that says more than another where it is.
 fn place(judged: &Judged) -> Place {
-    if let Some(difference) = judged.comparison.as_ref().and_then(|judgement| judgement.first_difference.as_ref()) {
-        return Place { seq: Some(difference.seq), io_end: difference.io_end, ..Place::default() };
+    if let Some(difference) = &judged.verdict.first_difference {
+        let io_end = difference["io_end"].as_u64().and_then(|io_end| u32::try_from(io_end).ok());
+        return Place { seq: difference["seq"].as_u64(), io_end: io_end.map(IoEndId), ..Place::default() };
     }
     let findings = &judged.verdict.findings;
     let by = |has: fn(&Finding) -> bool| findings.iter().find(|finding| has(finding));
