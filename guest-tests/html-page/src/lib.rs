@@ -57,7 +57,16 @@ impl Page<'_> {
 
 /// A command for a shell, and what it is for.
 pub fn repeat(what: &str, command: &str) -> String {
-    format!("<div class=\"repeat\"><span>{}</span><code>{}</code></div>", escape(what), escape(command))
+    command_line(what, command, "")
+}
+
+/// The same with a button, which a page's script shows and makes copy the command.
+pub fn copyable(what: &str, command: &str) -> String {
+    command_line(what, command, "<button type=\"button\" class=\"copy\" hidden>Copy</button>")
+}
+
+fn command_line(what: &str, command: &str, button: &str) -> String {
+    format!("<div class=\"repeat\"><span>{}</span><code>{}</code>{button}</div>", escape(what), escape(command))
 }
 
 #[cfg(test)]
