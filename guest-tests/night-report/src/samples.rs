@@ -100,7 +100,7 @@ fn asked(day: u32) -> NightJson {
         shards: vec![Shard::WHOLE],
         canaries: vec!["replica".into(), "device".into()],
         canary_only: false,
-        standing: true,
+        standing: "all".into(),
         old: Vec::new(),
         versions: vec![Versions { guest_tests: "0.1.0".into(), qemu: "QEMU emulator version 10.0.2".into() }],
         hosts: vec![HostFacts { accel: "tcg".into(), cpus: 2, memory_mib: 7936, kernel: "6.12.0".into() }],

@@ -18,7 +18,7 @@ fn a_damaged_or_foreign_summary_is_refused_with_its_place_and_a_remedy() {
         ("\"boots\": 12", "\"boots\": -1", "boots"),
         ("\"began\"", "\"begun\"", "began"),
     ] {
-        let said = Summary::read("last/summary.json", &text.replace(from, to)).unwrap_err().to_string();
+        let said = Summary::read("last/summary.json", &text.replace(from, to)).expect_err("it is refused").to_string();
         assert!(
             said.contains(wanted) && said.starts_with("last/summary.json: ") && said.contains("report DIR"),
             "{said}"
