@@ -148,21 +148,32 @@ fn free_blocks(path: &Path) -> Result<Vec<(u64, u64)>, Error> {
 }
 
 /// The first `Free blocks:` of dumpe2fs counts, every further one (inside a group) lists ranges. Both must agree.
+///
+/// With `bigalloc` blocks are free by clusters, and a range names the first blocks of its first and its last cluster.
 fn parse_free(text: &str) -> Result<Vec<(u64, u64)>, String> {
     let mut lines = text.lines().filter_map(|line| line.trim_start().strip_prefix("Free blocks:"));
     let count: u64 =
         lines.next().and_then(|n| n.trim().parse().ok()).ok_or("dumpe2fs names no number of free blocks")?;
     let mut free = Vec::new();
+    let rest_of_cluster = blocks_per_cluster(text) - 1;
     for range in lines.flat_map(|line| line.split(',')).map(str::trim).filter(|range| !range.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let number = |word: &str| word.parse::<u64>().map_err(|_| format!("dumpe2fs says free blocks {range:?}"));
-        free.push((number(first)?, number(last)?));
+        free.push((number(first)?, number(last)? + rest_of_cluster));
     }
     let listed: u64 = free.iter().map(|(first, last)| last - first + 1).sum();
     if listed != count {
         return Err(format!("the superblock counts {count} free blocks, the bitmaps {listed}"));
     }
     Ok(free)
+}
+
+fn blocks_per_cluster(text: &str) -> u64 {
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    match (field("Cluster size:"), field("Block size:")) {
+        (Some(cluster), Some(block)) if block > 0 => (cluster / block).max(1),
+        _ => 1,
+    }
 }
 
 fn fill_free_blocks(image: &DiskImage, file: &File, fill: &dyn Fn(u64, &mut [u8])) -> std::io::Result<()> {
@@ -249,6 +260,23 @@ mod tests {
         assert_eq!(parse_free(text).unwrap(), [(3, 5), (9, 9), (20, 20)]);
         assert!(parse_free(&text.replace("  5", "  6")).is_err());
         assert!(parse_free("").is_err());
+    }
+
+    #[test]
+    fn free_clusters_are_free_to_their_last_block() {
+        let text = "Free blocks:   12\nBlock size:  1024\nCluster size:  4096\nGroup 0:\n  Free blocks: 4-8, 32\n";
+        assert_eq!(parse_free(text).unwrap(), [(4, 11), (32, 35)]);
+    }
+
+    #[test]
+    fn clusters_of_every_size_can_be_made_and_filled() {
+        let folder = tempfile::tempdir().unwrap();
+        for (block_bytes, cluster) in [(1024, "2048"), (4096, "65536")] {
+            let path = folder.path().join(cluster);
+            let mkfs = ["-O", "bigalloc", "-C", cluster].map(str::to_owned).to_vec();
+            let image = build(&DiskSpec { path, size_mib: 24, block_bytes, mkfs }, &|_, bytes| bytes.fill(1)).unwrap();
+            child::output(tool("e2fsck").args(["-f", "-n"]).arg(&image.path), E2FSPROGS).unwrap();
+        }
     }
 
     #[test]
