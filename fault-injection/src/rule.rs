@@ -606,6 +606,25 @@ impl Action {
         }
     }
 
+    /// Whether it answers OK to what is not so.
+    pub fn lies(&self) -> bool {
+        match self {
+            Action::Partial { status, .. } => *status == Status::OK,
+            Action::Torn { .. }
+            | Action::Lose {}
+            | Action::Misdirect { .. }
+            | Action::Corrupt { .. }
+            | Action::Stale { .. } => true,
+            Action::Error { .. }
+            | Action::Delay { .. }
+            | Action::Hold { .. }
+            | Action::Reorder { .. }
+            | Action::Split { .. }
+            | Action::PowerCut { .. }
+            | Action::Set(_) => false,
+        }
+    }
+
     /// Whether rules of this kind compete for their stage. `set` never does.
     pub fn competes(&self) -> bool {
         !matches!(self, Action::Set(_))

@@ -281,6 +281,16 @@ impl Script {
         ways
     }
 
+    /// The rules and events by which the disk breaks its word: it answers OK to what is not so, or loses its power with a cache
+    /// that lied. Without any of them the disk may fail and be slow, and what it answered OK holds.
+    pub fn lies(&self) -> Vec<&str> {
+        let cuts = self.device.write_cache == Some(WriteCache::Lying);
+        let of_rule = |rule: &&Rule| rule.action.lies() || (cuts && matches!(rule.action, Action::PowerCut { .. }));
+        let of_event = |event: &&Event| cuts && matches!(event.happens, Happens::PowerCut { .. });
+        let rules = self.rules.iter().filter(of_rule).map(|rule| rule.id.as_str());
+        rules.chain(self.events.iter().filter(of_event).map(|event| event.id.as_str())).collect()
+    }
+
     /// Whether the device leaves its front-end by itself: by an event, or at a power cut.
     pub fn leaves_front_end(&self) -> bool {
         self.words().contains("disconnect") || self.power_cuts().contains(&Then::Disconnect)

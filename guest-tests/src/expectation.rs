@@ -33,6 +33,10 @@ pub struct Expectation {
     /// Kernels it is for, as in [`fits`]. Without it: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernels: Option<Vec<String>>,
+    /// Nobody knows beforehand which rules fire and which operations fail: that no rule fired is no reproach, and what the disk's
+    /// failures and lies explain is no finding ([`crate::explained`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open: bool,
     /// The verdict. Without it: `same` or `allowed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Outcome>,
@@ -176,7 +180,7 @@ pub fn conclude(expected: &Expectation, seen: &Seen<'_>) -> Conclusion {
 fn outcome_of(expected: &Expectation, seen: &Seen<'_>) -> (Outcome, String) {
     let idle = !seen.fired.is_empty() && seen.fired.values().all(|&count| count == 0);
     let agreed = matches!(seen.outcome, Outcome::Same | Outcome::Allowed);
-    if idle && agreed && expected.fired.is_none() {
+    if idle && agreed && expected.fired.is_none() && !expected.open {
         let why = "no rule of the script fired, so the run shows nothing about it (say so in expect.fired where that is meant)";
         return (Outcome::Unjudged, why.to_owned());
     }
@@ -328,6 +332,14 @@ mod tests {
         let meant =
             Expectation { fired: Some([("w3".to_owned(), Times(0, Some(0)))].into()), ..Expectation::default() };
         assert_eq!(conclude(&meant, &seen(Outcome::Same, &[], &idle)).exit_code, 0);
+        let open = Expectation { open: true, ..Expectation::default() };
+        let conclusion = conclude(&open, &seen(Outcome::Same, &[], &idle));
+        assert_eq!(
+            (conclusion.outcome, conclusion.exit_code),
+            (Outcome::Same, 0),
+            "nobody knew which rules would fire"
+        );
+        assert_eq!(conclude(&open, &seen(Outcome::Same, &stale(), &idle)).exit_code, 1);
         let no_rules = BTreeMap::new();
         assert_eq!(conclude(&Expectation::default(), &seen(Outcome::Same, &[], &no_rules)).exit_code, 0);
     }

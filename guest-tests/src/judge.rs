@@ -6,6 +6,7 @@
 use crate::device_record::{self, Decisions, DeviceRecord};
 use crate::differ::{self, Case, Exceptions};
 use crate::expectation::{self, Expectation, Seen};
+use crate::explained::{self, Witness};
 use crate::failure::Failure;
 use crate::findings::{self, Writeback};
 use crate::folder::{self, RUN_AGAIN, RunFolder};
@@ -14,7 +15,7 @@ use crate::host::{GuestEnd, Host};
 use crate::ops::OpLine;
 use crate::scenario::{self, LockstepMode, Scenario};
 use crate::show::lockstep_of;
-use crate::verdict::{Check, Compared, Finding, Lockstep, Oracles, Outcome, TraceFacts, Verdict};
+use crate::verdict::{Check, Compared, Explained, Finding, Lockstep, Oracles, Outcome, TraceFacts, Verdict};
 use crate::{dialect, run};
 use ext4_replica::{Mutation, Setup};
 use guest_init::job::Action;
@@ -110,9 +111,9 @@ pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
     let chosen = dialect::choose(host.dialect.as_deref(), identity);
     let comparison = compare(recorded, chosen.as_ref().ok().map(|chosen| chosen.dialect))?;
     let (lockstep, why) = lockstep(recorded, &comparison, chosen.as_ref().err());
-    let findings = find(recorded);
     let expected = expectation::choose(&recorded.scenario.expect, release);
     let fired = fired(recorded);
+    let (findings, explained) = sorted(find(recorded), &expected, recorded, &fired);
     let script_unmet = script_unmet(recorded);
     let reads = reads(&recorded.ops);
     let (outcome, why) = outcome(recorded, lockstep, why);
@@ -142,6 +143,7 @@ pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
         first_difference: comparison.as_ref().and_then(|judgement| value(judgement.first_difference.as_ref()?)),
         allowed: comparison.iter().flat_map(|judgement| &judgement.allowed).filter_map(value).collect(),
         findings,
+        explained,
         why: conclusion.why,
     };
     Ok(Judged { verdict, comparison, expected })
@@ -306,6 +308,27 @@ fn find(recorded: &Recorded) -> Vec<Finding> {
         found.push(Finding::new(findings::KERNEL_COMPLAINT, what));
     }
     found
+}
+
+/// Where nobody could say beforehand what the disk's faults would do, what they explain is laid aside.
+fn sorted(
+    findings: Vec<Finding>,
+    expected: &Expectation,
+    recorded: &Recorded,
+    fired: &BTreeMap<String, u64>,
+) -> (Vec<Finding>, Vec<Explained>) {
+    if !expected.open {
+        return (findings, Vec::new());
+    }
+    let failed = |request: &&device_record::Request| request.answer.is_some_and(|answer| answer.status != 0);
+    let requests = recorded.device.as_ref().map_or(&[][..], |device| &device.requests);
+    let witness = Witness {
+        failed: requests.iter().filter(failed).count() as u64,
+        lies: recorded.scenario.script.lies().into_iter().filter_map(|rule| fired.get(rule)).sum(),
+        complained: !findings::complaints(&recorded.kernel_log).is_empty(),
+        ops: &recorded.ops,
+    };
+    explained::sort(findings, &witness)
 }
 
 /// What the device answered to each of the guest's requests; none where trace or record have a gap, which could hold the

@@ -16,6 +16,7 @@ pub mod doctor;
 pub mod durability;
 pub mod end_state;
 pub mod expectation;
+pub mod explained;
 pub mod explore;
 pub mod failure;
 pub mod findings;

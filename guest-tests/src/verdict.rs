@@ -143,6 +143,16 @@ impl Finding {
     }
 }
 
+/// What would be a finding if the disk had not done what it did, in a scenario that could not say so beforehand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// What was seen.
+    #[serde(flatten)]
+    pub finding: Finding,
+    /// What the disk did.
+    pub by: String,
+}
+
 /// verdict.json.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -172,6 +182,9 @@ pub struct Verdict {
     pub allowed: Vec<serde_json::Value>,
     /// Broken properties of the guest.
     pub findings: Vec<Finding>,
+    /// What the disk's failures and lies explain, in a scenario whose expectation is open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub explained: Vec<Explained>,
     /// The reason for the verdict, and for `as_expected` where that is false.
     pub why: String,
 }

@@ -1,8 +1,7 @@
 //! What the guest's kernel says of itself.
 
-/// Beginnings of sentences by which a kernel says that something is wrong with it or with the file system. A failed data
-/// write alone is none of them: ext4 says that as a warning, and it is true.
-const COMPLAINTS: &[&str] = &[
+/// Beginnings of sentences by which a kernel says that something is wrong with itself. Whatever a disk does, none may come.
+const GRAVE: &[&str] = &[
     "BUG:",
     "kernel BUG at",
     "WARNING:",
@@ -12,21 +11,31 @@ const COMPLAINTS: &[&str] = &[
     "blocked for more than",
     "soft lockup",
     "rcu_sched self-detected stall",
+    "refcount_t:",
+    "list_add corruption",
+    "list_del corruption",
+];
+
+/// … and with the file system. A failed data write alone is none of them: ext4 says that as a warning, and it is true.
+const OF_THE_FILE_SYSTEM: &[&str] = &[
     "EXT4-fs error",
     "EXT4-fs (vda): failed to convert unwritten extents",
     "potential data loss",
     "Aborting journal",
     "JBD2: I/O error",
     "JBD2: Error",
-    "refcount_t:",
-    "list_add corruption",
-    "list_del corruption",
 ];
 
-/// The lines of a kernel log that are complaints.
+/// The lines of a kernel log that are complaints, those about the kernel itself first.
 pub fn complaints(log: &str) -> Vec<&str> {
-    let complains = |line: &&str| COMPLAINTS.iter().any(|complaint| line.contains(complaint));
-    log.lines().filter(complains).collect()
+    let of =
+        |words: &'static [&str]| log.lines().filter(move |line| words.iter().any(|complaint| line.contains(complaint)));
+    of(GRAVE).chain(of(OF_THE_FILE_SYSTEM)).collect()
+}
+
+/// Whether a complaint is about the kernel itself.
+pub fn is_grave(complaint: &str) -> bool {
+    GRAVE.iter().any(|words| complaint.contains(words))
 }
 
 #[cfg(test)]
@@ -43,6 +52,7 @@ mod tests {
 [    2.2] WARNING: CPU: 0 PID: 9 at fs/ext4/page-io.c:155 ext4_release_io_end+0xf0/0x100";
         let found = complaints(log);
         assert_eq!(found.len(), 2);
-        assert!(found[0].contains("EXT4-fs error") && found[1].contains("WARNING"));
+        assert!(found[0].contains("WARNING") && found[1].contains("EXT4-fs error"));
+        assert!(is_grave(found[0]) && !is_grave(found[1]));
     }
 }

@@ -9,7 +9,7 @@ mod left;
 mod writeback;
 
 pub use content::find as in_content;
-pub use kernel_log::complaints;
+pub use kernel_log::{complaints, is_grave};
 pub use left::find as in_left;
 pub use writeback::{Writeback, find as in_writeback};
 

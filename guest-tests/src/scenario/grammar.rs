@@ -3,6 +3,7 @@
 //! Only finds mistakes. A file without any becomes a `Scenario` by serde, which knows the same keys; a test holds the two
 //! together. The fault script inside has its own grammar and is checked by `fault-injection`.
 
+use super::Disk;
 use super::ops::{self, Reads};
 use crate::findings;
 use fault_injection::json::Value;
@@ -18,6 +19,8 @@ pub struct Outline<'n> {
     pub faults: Option<At<'n>>,
     /// There is something in its place that can be neither.
     pub faults_are_wrong: bool,
+    /// Whether the disk keeps its word, and where that is said.
+    pub disk: Option<(Disk, At<'n>)>,
     /// Size of the disk.
     pub size_mib: Option<u64>,
     /// Queues of the disk.
@@ -41,8 +44,19 @@ struct Grammar<'r, 's, 'n> {
 
 impl<'n> Grammar<'_, '_, 'n> {
     fn scenario(&mut self, at: &At<'n>) {
-        let known =
-            ["scenario", "name", "why", "kernels", "guest", "filesystem", "faults", "workload", "lockstep", "expect"];
+        let known = [
+            "scenario",
+            "name",
+            "why",
+            "kernels",
+            "guest",
+            "filesystem",
+            "disk",
+            "faults",
+            "workload",
+            "lockstep",
+            "expect",
+        ];
         let Some(fields) = self.r.object(at, &known) else { return };
         if let Some(at) = self.r.required(&fields, "scenario").cloned() {
             self.version(&at);
@@ -56,6 +70,10 @@ impl<'n> Grammar<'_, '_, 'n> {
         self.field(&fields, "kernels", Self::kernels);
         self.field(&fields, "guest", Self::guest);
         self.field(&fields, "filesystem", Self::filesystem);
+        self.field(&fields, "disk", |grammar, at| {
+            let disk = grammar.r.choice(at, &[("honest", Disk::Honest), ("lying", Disk::Lying)]);
+            grammar.outline.disk = disk.map(|disk| (disk, at.clone()));
+        });
         self.field(&fields, "faults", Self::faults);
         if let Some(at) = self.r.required(&fields, "workload").cloned() {
             self.reads = ops::workload(self.r, &at);
@@ -169,7 +187,7 @@ impl<'n> Grammar<'_, '_, 'n> {
                 let text = format!("never looked at: entry {before} before it fits every kernel");
                 self.r.report("W301", entry, text, Some("the first entry that fits counts".into()));
             }
-            let known = ["kernels", "verdict", "findings", "fired", "reads", "image"];
+            let known = ["kernels", "open", "verdict", "findings", "fired", "reads", "image"];
             let Some(fields) = self.r.object(entry, &known) else { continue };
             for_all = for_all.or((!fields.has("kernels")).then_some(index));
             self.expectation(&fields);
@@ -178,6 +196,9 @@ impl<'n> Grammar<'_, '_, 'n> {
 
     fn expectation(&mut self, fields: &Fields<'n>) {
         self.field(fields, "kernels", |grammar, at| grammar.versions(at));
+        self.field(fields, "open", |grammar, at| {
+            grammar.r.boolean(at);
+        });
         self.field(fields, "verdict", |grammar, at| {
             grammar.r.choice(at, &[("same", ()), ("allowed", ()), ("different", ()), ("unjudged", ())]);
         });

@@ -35,6 +35,8 @@ pub struct Scenario {
     pub script: fault_injection::Script,
     /// What the guest does, in order.
     pub workload: Vec<Op>,
+    /// Whether what the disk answers OK is so.
+    pub disk: Disk,
     /// Whether guest and replica are compared.
     pub lockstep: LockstepMode,
     /// What should come out; the first entry that fits the kernel counts.
@@ -129,6 +131,23 @@ impl Default for Filesystem {
     }
 }
 
+/// Whether what the disk answers OK is so. It follows from the script; a file that says it too is held to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disk {
+    /// It may fail, be slow and lose its power, and keeps its word.
+    Honest,
+    /// It may break its word; then a file system can show anything without being at fault.
+    Lying,
+}
+
+impl Disk {
+    /// Of a script.
+    pub fn of(script: &fault_injection::Script) -> Disk {
+        if script.lies().is_empty() { Disk::Honest } else { Disk::Lying }
+    }
+}
+
 /// Whether guest and replica are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -157,6 +176,8 @@ struct Document {
     #[serde(default, rename = "faults")]
     _faults: serde_json::Value,
     workload: Vec<Op>,
+    #[serde(default, rename = "disk")]
+    _disk: Option<Disk>,
     #[serde(default)]
     lockstep: LockstepMode,
     #[serde(default)]
@@ -202,6 +223,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Scenario, Problems> {
         guest: document.guest,
         filesystem: document.filesystem,
         faults,
+        disk: Disk::of(&loaded),
         script: loaded,
         workload: document.workload,
         lockstep: document.lockstep,

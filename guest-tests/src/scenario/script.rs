@@ -3,8 +3,8 @@
 //! Its own grammar is `fault-injection`'s. Here its problems get the pointer they have in the scenario file, and what only the
 //! two together can say is checked: the disk that the script is for, and the rules that expectations name.
 
-use super::Script;
 use super::grammar::Outline;
+use super::{Disk, Script};
 use fault_injection::reader::{At, Reader, did_you_mean};
 use fault_injection::{DeviceFacts, Place, Problem, Source, json};
 use std::path::Path;
@@ -19,6 +19,7 @@ pub fn read(reader: &mut Reader<'_>, path: &Path, outline: &Outline<'_>) -> (Opt
     };
     if let Some(loaded) = &loaded {
         check_names(reader, loaded, outline);
+        check_disk(reader, loaded, outline);
     }
     (written, loaded.unwrap_or_else(fault_injection::Script::empty))
 }
@@ -78,6 +79,23 @@ fn note(reader: &mut Reader<'_>, script: &Script, problems: Vec<Problem>) {
             pointer: problem.pointer.clone(),
         };
         reader.problems.push((place, problem));
+    }
+}
+
+/// What a scenario says of its disk is what its script makes of it, so that nobody is told of an honest disk that lies.
+fn check_disk(reader: &mut Reader<'_>, script: &fault_injection::Script, outline: &Outline<'_>) {
+    let Some((said, at)) = &outline.disk else { return };
+    let lies = script.lies();
+    match said {
+        Disk::Honest if !lies.is_empty() => {
+            let text = format!("the script makes the disk answer OK to what is not so: {}", lies.join(", "));
+            reader.report("E111", at, text, Some("say \"lying\", or leave the field out".into()));
+        }
+        Disk::Lying if lies.is_empty() => {
+            let text = "nothing in the script makes the disk lie: it may fail, but what it answers OK is so";
+            reader.report("E111", at, text, Some("say \"honest\", or leave the field out".into()));
+        }
+        Disk::Honest | Disk::Lying => {}
     }
 }
 
