@@ -4,6 +4,7 @@ pub use crate::nightly::args::{Merge, Nightly};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use explorer::expect::Expectation;
 use ext4_replica::{Bugs, Dialect, Mutation};
+use scenario_generator::Seed;
 use std::path::PathBuf;
 
 /// The kernel of a run that names none.
@@ -37,6 +38,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Run a scenario in a guest and judge it.
     Run(Run),
+    /// Print the scenario of a seed, as a night would run it (docs/scenarios.md).
+    Generate(Generate),
     /// Judge the folder of a run again, with no VM.
     Replay(Replay),
     /// Write report.html of a run's folder again.
@@ -147,6 +150,16 @@ pub struct Run {
     /// Run with a disk that tells this lie and does not record it, to see that it is noticed.
     #[arg(long, value_name = "LIE", hide = true)]
     pub planted_lie: Option<String>,
+}
+
+/// `guest-tests generate`
+#[derive(Debug, ClapArgs)]
+pub struct Generate {
+    /// The seed: BOOT.INDEX, such as 3.17.
+    pub seed: Seed,
+    /// Print what its guest is booted as instead: kernel, machine, disk.
+    #[arg(long)]
+    pub shape: bool,
 }
 
 /// `guest-tests replay`

@@ -3,8 +3,8 @@
 use clap::Parser;
 use ext4_replica::Mutation;
 use guest_tests::args::{
-    Args, Bench, Bisect, Command, CompareDialects, CrashStates, Doctor, Format, Merge, Mutants, Nightly, Perfetto,
-    ProbeDialect, Replay, Report, Run, Shrink,
+    Args, Bench, Bisect, Command, CompareDialects, CrashStates, Doctor, Format, Generate, Merge, Mutants, Nightly,
+    Perfetto, ProbeDialect, Replay, Report, Run, Shrink,
 };
 use guest_tests::failure::{At, Failure, exit};
 use guest_tests::folder::{self, RunFolder};
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
     let done = match &args.command {
         Command::Doctor(doctor) => Ok(examine(&args, doctor)),
         Command::Run(run) => run_scenario(&args, run),
+        Command::Generate(wanted) => Ok(generate(wanted)),
         Command::Replay(replay) => judge_again(&args, replay),
         Command::Report(report) => draw_again(report),
         Command::Perfetto(wanted) => write_trace(wanted),
@@ -84,6 +85,15 @@ fn run_scenario(args: &Args, run: &Run) -> Result<u8, Failure> {
         show::progress(&ran.phases.describe());
     }
     Ok(print(args, &judged.verdict, ran.folder.path(), &repeat))
+}
+
+/// JSON whatever the format: what is printed is a file for `run`.
+fn generate(wanted: &Generate) -> u8 {
+    match wanted.shape {
+        true => print!("{}", scenario_generator::text(&scenario_generator::shape(wanted.seed.boot).json())),
+        false => print!("{}", scenario_generator::text(&scenario_generator::scenario(wanted.seed))),
+    }
+    exit::AS_EXPECTED
 }
 
 fn judge_again(args: &Args, replay: &Replay) -> Result<u8, Failure> {

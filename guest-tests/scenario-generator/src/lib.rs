@@ -1,6 +1,6 @@
 //! Makes a whole scenario from a seed.
 //!
-//! A seed is (boot, index). `boot` says what a guest is booted as: kernel, machine, disk ([`shape`]). `index` says what is done
+//! A seed is (boot, index). `boot` says what a guest is booted as: kernel, machine, disk ([`shape()`]). `index` says what is done
 //! in it: file system, workload, fault script ([`scenario`]). Pure: no clock, no files, nothing of the machine. The same seed is the
 //! same scenario, byte for byte; a golden file holds that still, and [`VERSION`] says when it was changed knowingly.
 //!
@@ -8,37 +8,62 @@
 #![forbid(unsafe_code)]
 
 mod draw;
+mod faults;
+mod filesystem;
+mod print;
 mod seed;
 mod shape;
+mod workload;
 
 pub use seed::{INDICES_PER_BOOT, Seed, SeedError};
 pub use shape::{Device, KERNELS, Shape, shape};
+
+use draw::{Stream, Streams};
+use filesystem::{Data, Filesystem};
+use serde_json::{Value, json};
+use workload::Shrink;
 
 /// Which generator this is. It is raised whenever any seed gives another scenario than before, so that a seed of an older night is not
 /// taken for the same thing.
 pub const VERSION: u32 = 1;
 
-/// The scenario of a seed: a whole scenario.json.
-pub fn scenario(seed: Seed) -> serde_json::Value {
+/// The scenario of a seed: a whole scenario.json. [`text`] is how it is written down.
+pub fn scenario(seed: Seed) -> Value {
     let shape = shape(seed.boot);
-    let mut streams = draw::Streams::of(&seed.to_string());
-    let path = "f";
-    let len = 4096 * streams.named("workload").between(1, 256);
-    serde_json::json!({
+    let mut streams = Streams::of(&seed.to_string());
+    let filesystem = Filesystem::draw(&mut streams.named("filesystem"), &shape);
+    let shrink = shrink(&mut streams.named("size"), &shape);
+    let logical_bytes = shape.device.logical_block_bytes.unwrap_or(512).into();
+    let workload = workload::draw(&mut streams.named("workload"), &filesystem, logical_bytes, shrink);
+    let faults = faults::draw(&mut streams, &shape, &workload.names, shrink);
+    json!({
         "scenario": 1,
         "name": format!("seed-{seed}"),
-        "why": format!("Drawn from seed {seed} by generator {VERSION}."),
+        "why": format!("Drawn from seed {seed} by version {VERSION} of the generator."),
         "kernels": "any",
+        "disk": if faults.lying { "lying" } else { "honest" },
+        "lockstep": if follows(&filesystem) && !faults.ends_early { "full" } else { "none" },
         "guest": shape.guest(),
-        "filesystem": {"size_mib": shape.size_mib, "block_bytes": 4096},
-        "faults": {"faultscript": 1, "device": shape.device, "rules": []},
-        "workload": [
-            {"op": "mark", "name": "start"},
-            {"op": "create", "path": path},
-            {"op": "write", "path": path, "len": len, "pattern": "a"},
-            {"op": "sync"},
-            {"op": "drop_caches"},
-            {"op": "read", "path": path},
-        ],
+        "filesystem": filesystem.json(),
+        "faults": faults.script,
+        "workload": workload.ops,
+        "expect": [{"open": true}],
     })
+}
+
+/// The text of a scenario file: the same bytes for the same value.
+pub fn text(scenario: &Value) -> String {
+    print::text(scenario)
+}
+
+/// Whether data passes through io_ends, so that the replica can follow. With `data=journal` it goes through the journal.
+fn follows(filesystem: &Filesystem) -> bool {
+    filesystem.data != Data::Journal
+}
+
+/// Few disks change their size, and come back to it.
+fn shrink(stream: &mut Stream, shape: &Shape) -> Option<Shrink> {
+    let large_sectors = shape.size_mib << 11;
+    let small_sectors = stream.between(large_sectors / 32, large_sectors / 16) * 8;
+    stream.chance(1, 64).then_some(Shrink { small_sectors, large_sectors })
 }

@@ -54,6 +54,11 @@ pub struct Device {
 }
 
 impl Shape {
+    /// All of it.
+    pub fn json(&self) -> Value {
+        json!(self)
+    }
+
     /// `guest` of a scenario.
     pub fn guest(&self) -> Value {
         json!({

@@ -134,7 +134,7 @@ fn load(work: &Work) -> Result<Scenario, Failure> {
     match &work.source {
         Source::File(path) => scenario::load(path),
         Source::Seed(seed) => {
-            let text = serde_json::to_string_pretty(&scenario_generator::scenario(*seed)).expect("it is JSON");
+            let text = scenario_generator::text(&scenario_generator::scenario(*seed));
             Ok(scenario::parse(Path::new(&format!("seed-{seed}.json")), &text)?)
         }
         Source::Planted(_) => unreachable!("a planted mistake brings its own"),
