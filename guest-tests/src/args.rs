@@ -40,6 +40,8 @@ pub enum Command {
     Run(Run),
     /// Print the scenario of a seed, as a night would run it (docs/scenarios.md).
     Generate(Generate),
+    /// Run scenarios one after the other in as few boots as can be, each with a folder as `run` makes it (docs/batch.md).
+    Batch(Batch),
     /// Judge the folder of a run again, with no VM.
     Replay(Replay),
     /// Write report.html of a run's folder again.
@@ -160,6 +162,38 @@ pub struct Generate {
     /// Print what its guest is booted as instead: kernel, machine, disk.
     #[arg(long)]
     pub shape: bool,
+}
+
+/// `guest-tests batch`
+#[derive(Debug, ClapArgs)]
+pub struct Batch {
+    /// The scenario files, in the order in which they run.
+    #[arg(required = true)]
+    pub scenarios: Vec<PathBuf>,
+    /// Folder for the runs; made if need be. Each run has a folder of its scenario's name in it, each boot a folder `boot-N`.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The guest's kernel: a series (6.1), a version, a bzImage or vmlinux, or a .deb.
+    #[arg(long, value_name = "SERIES|VERSION|PATH", default_value = DEFAULT_KERNEL)]
+    pub kernel: String,
+    /// The replica's dialect. Without it: the table's for this kernel.
+    #[arg(long, value_name = "DIALECT")]
+    pub dialect: Option<String>,
+    /// How the guest's instructions are carried out. `kvm` on a machine that cannot has exit code 4.
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    pub accel: Accel,
+    /// Seed of the fault scripts. Without it: each script's own, else 0.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// End a scenario, and the boot with it, after this many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = crate::batch::TIME_LIMIT_S, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub time_limit: u64,
+    /// Begin a new boot after this many scenarios.
+    #[arg(long, value_name = "N", default_value_t = crate::batch::MOST_SCENARIOS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub most: u32,
+    /// Say how long each phase took, on average and for each scenario.
+    #[arg(long, short)]
+    pub verbose: bool,
 }
 
 /// `guest-tests replay`

@@ -43,6 +43,21 @@ pub struct Config<'a> {
     pub snapshot_dir: Option<&'a Path>,
     /// The lie that it tells without recording it; for canaries alone.
     pub planted_lie: Option<&'a str>,
+    /// It keeps records in the folder.
+    pub records: bool,
+}
+
+/// The disk that takes the place of another one.
+#[derive(Debug)]
+pub struct Next<'a> {
+    /// The image.
+    pub image: &'a Path,
+    /// The fault script, if there is one.
+    pub script: Option<&'a Path>,
+    /// Seed, if it is not the script's own.
+    pub seed: Option<u64>,
+    /// Where its records go; none: it keeps none.
+    pub records: Option<&'a RunFolder>,
 }
 
 /// A running disk.
@@ -127,6 +142,30 @@ impl Disk {
                 Err(Failure::infrastructure(format!("vhost-blk refused the mark {name:?}: {error}"), ""))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Takes the disk out and puts another one in, while the guest has nothing of it. Gives how the one before ended.
+    pub fn change(&mut self, next: &Next<'_>, interrupt: &Interrupt) -> Result<DiskEnd, Failure> {
+        let mut args = serde_json::json!({ "blk_file": next.image, "seed": next.seed });
+        args["faults"] = next.script.iter().map(|script| serde_json::json!(script)).collect();
+        if let Some(folder) = next.records {
+            args["trace_file"] = serde_json::json!(folder.file(folder::DEVICE_TRACE));
+            args["decisions_file"] = serde_json::json!(folder.file(folder::DECISIONS));
+        }
+        let answer = self.ask("change", args, interrupt)?;
+        if let Some(error) = answer["error"].as_str() {
+            let text = format!("vhost-blk refused the disk {}: {error}", next.image.display());
+            return Err(match answer["exit_code"].as_u64() {
+                Some(2) => Failure::BadInput(text),
+                _ => Failure::infrastructure(text, ""),
+            });
+        }
+        let ended = &answer["result"]["ended"];
+        match ended["outcome"].as_str() {
+            Some("clean") => Ok(DiskEnd::Clean),
+            Some("expect_unmet") => Ok(DiskEnd::ExpectUnmet),
+            _ => Err(Failure::infrastructure(format!("the disk failed on the host: {ended}"), "")),
         }
     }
 
@@ -276,8 +315,10 @@ fn command(programs: &Programs, run: &RunFolder, config: &Config<'_>, control: &
     command.arg(place);
     command.arg("--blk-file").arg(config.image);
     command.arg("--num-queues").arg(config.queues.to_string());
-    command.arg("--trace-file").arg(run.file(folder::DEVICE_TRACE));
-    command.arg("--decisions-file").arg(run.file(folder::DECISIONS));
+    if config.records {
+        command.arg("--trace-file").arg(run.file(folder::DEVICE_TRACE));
+        command.arg("--decisions-file").arg(run.file(folder::DECISIONS));
+    }
     command.arg("--control-path").arg(control);
     if let Some(script) = config.script {
         command.arg("--faults").arg(script);

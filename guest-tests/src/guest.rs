@@ -13,11 +13,12 @@ use guest_init::job::{Event, Job, Probe, Setting, Trace};
 use guest_init::protocol::{FromGuest, Hello, OpEnd, Statistics, Symbol, Tracing};
 use kernel_trace::container::{self, Header, Trailer};
 use kernel_trace::{EventSetting, ProbePlan, SymbolAddress};
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// What the talk needs from the outside.
 pub trait Surroundings {
@@ -74,40 +75,132 @@ pub struct Told {
     pub end: GuestEnd,
 }
 
-/// Talks to the end. An error means that the host's side failed, the user ended it, or the guest never came up; a guest
-/// that goes away later is told in [`Told::end`].
-pub fn talk<S: Surroundings>(
+/// One job and power off. An error means that the talk could not begin; what comes with the surroundings is an error if
+/// the host's side failed, the user ended it, or the guest never came up. A guest that goes away later is told in
+/// [`Told::end`].
+pub fn talk<S: Surroundings + 'static>(
     ctl: UnixStream,
     trace: UnixStream,
-    task: &Task,
+    task: Task,
     run: &RunFolder,
-    surroundings: &RefCell<S>,
-) -> Result<Told, Failure> {
-    let raw = run.file(folder::GUEST_RAW);
-    let out = ctl.try_clone().at("duplicate the guest's socket for", &raw)?;
-    let reason = Reason::default();
-    let ears = RefCell::new(Ears::new(run, trace, &raw, &task.image_sha256)?);
-    let watch = || {
-        ears.borrow_mut().trace.as_mut().map_or(Ok(()), TraceStream::check)?;
-        surroundings.borrow_mut().watch()
-    };
-    let patient = Patient::new(ctl, watch, reason.clone()).at("set up the guest's socket for", &raw)?;
-    let listener = |message: &FromGuest| {
-        ears.borrow_mut().hear(message, surroundings).map_err(|failure| {
-            reason.set(Stop::Failure(failure));
-            "the host's side failed".to_owned()
-        })
-    };
-    let mut session = Session::new(patient, out, listener);
-    let result = converse(&mut session, task, &ears, surroundings);
-    drop(session);
-    let stop = reason.take();
-    ears.into_inner().finish(result, stop)
+    surroundings: S,
+) -> Result<(Result<Told, Failure>, S), Failure> {
+    let mut talk = Talk::begin(ctl, trace, run.path(), &task.image_sha256, surroundings)?;
+    let result = talk
+        .up(&task.symbols, &task.kept_symbols)
+        .and_then(|()| talk.job(task.job))
+        .and_then(|()| Ok(talk.session.power_off()?));
+    let told = talk.told(result);
+    Ok((told, talk.end()))
+}
+
+type Watch = Box<dyn FnMut() -> Result<(), Stop>>;
+type Listener = Box<dyn FnMut(&FromGuest) -> Result<(), String>>;
+
+/// A talk with one guest, from its hello to its end, over one job or many.
+pub struct Talk<S> {
+    session: Session<Patient<Watch>, UnixStream, Listener>,
+    ears: Rc<RefCell<Ears>>,
+    surroundings: Rc<RefCell<S>>,
+    reason: Reason,
+    trace: UnixStream,
+}
+
+impl<S: Surroundings + 'static> Talk<S> {
+    /// Begins to listen; what is heard goes into the folder `run`.
+    pub fn begin(
+        ctl: UnixStream,
+        trace: UnixStream,
+        run: &Path,
+        image_sha256: &str,
+        surroundings: S,
+    ) -> Result<Talk<S>, Failure> {
+        let out = ctl.try_clone().at("duplicate the guest's socket for", run)?;
+        let reason = Reason::default();
+        let ears = Rc::new(RefCell::new(Ears::new(run, &trace, image_sha256)?));
+        let surroundings = Rc::new(RefCell::new(surroundings));
+        let watch: Watch = {
+            let (ears, surroundings) = (Rc::clone(&ears), Rc::clone(&surroundings));
+            Box::new(move || {
+                ears.borrow_mut().heard.trace.as_mut().map_or(Ok(()), TraceStream::check)?;
+                surroundings.borrow_mut().watch()
+            })
+        };
+        let patient = Patient::new(ctl, watch, reason.clone()).at("set up the guest's socket for", run)?;
+        let listener: Listener = {
+            let (ears, surroundings, reason) = (Rc::clone(&ears), Rc::clone(&surroundings), reason.clone());
+            Box::new(move |message: &FromGuest| {
+                ears.borrow_mut().hear(message, &surroundings).map_err(|failure| {
+                    reason.set(Stop::Failure(failure));
+                    "the host's side failed".to_owned()
+                })
+            })
+        };
+        Ok(Talk { session: Session::new(patient, out, listener), ears, surroundings, reason, trace })
+    }
+
+    /// Waits until the guest is up, and plans its probes.
+    pub fn up(&mut self, symbols: &[String], kept_symbols: &Path) -> Result<(), Ended> {
+        let hello = self.session.hello()?;
+        self.surroundings.borrow_mut().reached(Point::Up);
+        if symbols.is_empty() {
+            return Ok(());
+        }
+        let (symbols, _) = self.session.symbols_kept(symbols, &hello, kept_symbols)?;
+        let plan = self.surroundings.borrow_mut().plan(&addresses(&symbols)).map_err(Ended::Ours)?;
+        self.ears.borrow_mut().plan = plan;
+        Ok(())
+    }
+
+    /// From here on, what is heard goes into this folder.
+    pub fn turn_to(&mut self, run: &Path) -> Result<(), Failure> {
+        self.ears.borrow_mut().heard = Heard::new(run, &self.trace)?;
+        Ok(())
+    }
+
+    /// Has the guest do a job, traced if it can be.
+    pub fn job(&mut self, mut job: Job) -> Result<(), Ended> {
+        if let Some(plan) = &self.ears.borrow().plan {
+            job.trace = Some(trace_of(plan));
+            job.at_start.push(no_jump_probes());
+        }
+        let statistics = self.session.run(job)?;
+        self.surroundings.borrow_mut().reached(Point::Done);
+        self.ears.borrow_mut().close_trace(&statistics).map_err(Ended::Ours)
+    }
+
+    /// Has the guest let go what it keeps of its disk: its taint flags, and whether the disk is still in use.
+    pub fn rest(&mut self, device: &str) -> Result<(u64, bool), Ended> {
+        Ok(self.session.rest(device)?)
+    }
+
+    /// What came of a job, or of what came before it.
+    pub fn told(&mut self, result: Result<(), Ended>) -> Result<Told, Failure> {
+        self.ears.borrow_mut().told(result, self.reason.take())
+    }
+
+    /// What the talk needs of the outside.
+    pub fn surroundings(&self) -> RefMut<'_, S> {
+        self.surroundings.borrow_mut()
+    }
+
+    /// Ends the talk.
+    pub fn end(self) -> S {
+        let Talk { session, surroundings, .. } = self;
+        drop(session);
+        match Rc::try_unwrap(surroundings) {
+            Ok(surroundings) => surroundings.into_inner(),
+            Err(_) => unreachable!("only the session's two closures share it, and they are gone"),
+        }
+    }
 }
 
 /// Why a talk ended early.
-enum Ended {
+#[derive(Debug)]
+pub enum Ended {
+    /// The guest, or the way to it.
     Guest(HostError),
+    /// The host's side.
     Ours(Failure),
 }
 
@@ -115,37 +208,6 @@ impl From<HostError> for Ended {
     fn from(error: HostError) -> Ended {
         Ended::Guest(error)
     }
-}
-
-fn converse<R, W, L, S>(
-    session: &mut Session<R, W, L>,
-    task: &Task,
-    ears: &RefCell<Ears<'_>>,
-    surroundings: &RefCell<S>,
-) -> Result<(), Ended>
-where
-    R: std::io::Read,
-    W: Write,
-    L: guest_init::host::Listener,
-    S: Surroundings,
-{
-    let hello = session.hello()?;
-    surroundings.borrow_mut().reached(Point::Up);
-    let mut job = task.job.clone();
-    if !task.symbols.is_empty() {
-        let (symbols, _) = session.symbols_kept(&task.symbols, &hello, &task.kept_symbols)?;
-        let plan = surroundings.borrow_mut().plan(&addresses(&symbols)).map_err(Ended::Ours)?;
-        if let Some(plan) = plan {
-            job.trace = Some(trace_of(&plan));
-            job.at_start.push(no_jump_probes());
-            ears.borrow_mut().plan = Some(plan);
-        }
-    }
-    let statistics = session.run(job)?;
-    surroundings.borrow_mut().reached(Point::Done);
-    ears.borrow_mut().close_trace(&statistics).map_err(Ended::Ours)?;
-    session.power_off()?;
-    Ok(())
 }
 
 /// Optimised probes are jumps, whose handlers run with interrupts on: every probe hit within such an interrupt is lost.
@@ -178,42 +240,48 @@ fn trace_of(plan: &ProbePlan) -> Trace {
 }
 
 /// Everything the guest says, sorted to where it belongs.
-struct Ears<'a> {
-    run: &'a RunFolder,
-    log: BufWriter<File>,
-    log_path: PathBuf,
+struct Ears {
     plan: Option<ProbePlan>,
     image_sha256: String,
-    trace: Option<TraceStream>,
     hello: Option<Hello>,
+    heard: Heard,
+}
+
+/// What is heard of one job.
+struct Heard {
+    run: PathBuf,
+    log: BufWriter<File>,
+    trace: Option<TraceStream>,
     ops: Vec<OpEnd>,
     op_begun: Option<(u32, String)>,
     mount_errors: Vec<String>,
     unmounted: bool,
 }
 
-impl<'a> Ears<'a> {
-    fn new(
-        run: &'a RunFolder,
-        trace: UnixStream,
-        raw: &std::path::Path,
-        image_sha256: &str,
-    ) -> Result<Ears<'a>, Failure> {
-        let log_path = run.file(folder::GUEST_LOG);
-        let log = BufWriter::new(File::create(&log_path).at("create", &log_path)?);
-        Ok(Ears {
-            run,
-            log,
-            log_path,
-            plan: None,
-            image_sha256: image_sha256.to_owned(),
-            trace: Some(TraceStream::start(trace, raw)?),
-            hello: None,
+impl Heard {
+    fn new(run: &Path, trace: &UnixStream) -> Result<Heard, Failure> {
+        let (log, raw) = (run.join(folder::GUEST_LOG), run.join(folder::GUEST_RAW));
+        let trace = trace.try_clone().at("duplicate the guest's socket for", &raw)?;
+        Ok(Heard {
+            run: run.to_owned(),
+            log: BufWriter::new(File::create(&log).at("create", &log)?),
+            trace: Some(TraceStream::start(trace, &raw)?),
             ops: Vec::new(),
             op_begun: None,
             mount_errors: Vec::new(),
             unmounted: false,
         })
+    }
+
+    fn write_log(&mut self, line: &str) -> Result<(), Failure> {
+        writeln!(self.log, "{line}").at("write", self.run.join(folder::GUEST_LOG))
+    }
+}
+
+impl Ears {
+    fn new(run: &Path, trace: &UnixStream, image_sha256: &str) -> Result<Ears, Failure> {
+        let heard = Heard::new(run, trace)?;
+        Ok(Ears { plan: None, image_sha256: image_sha256.to_owned(), hello: None, heard })
     }
 
     fn hear<S: Surroundings>(&mut self, message: &FromGuest, surroundings: &RefCell<S>) -> Result<(), Failure> {
@@ -222,16 +290,18 @@ impl<'a> Ears<'a> {
             FromGuest::Hello(hello) => self.hello = Some(hello.clone()),
             FromGuest::Tracing(tracing) => self.tracing(tracing)?,
             FromGuest::Mounted { errno: None } => surroundings.borrow_mut().reached(Point::Mounted),
-            FromGuest::Mounted { errno: Some(errno) } => self.mount_errors.push(format!("mount failed with {errno}")),
+            FromGuest::Mounted { errno: Some(errno) } => {
+                self.heard.mount_errors.push(format!("mount failed with {errno}"))
+            }
             FromGuest::OpBegin { index, op } => {
-                self.op_begun = Some((*index, op.clone()));
+                self.heard.op_begun = Some((*index, op.clone()));
                 surroundings.borrow_mut().reached(Point::Op(op));
             }
-            FromGuest::OpEnd(end) => self.ops.push(end.clone()),
+            FromGuest::OpEnd(end) => self.heard.ops.push(end.clone()),
             FromGuest::Mark { name, .. } => surroundings.borrow_mut().mark(name)?,
-            FromGuest::Unmounted { errno: None } => self.unmounted = true,
+            FromGuest::Unmounted { errno: None } => self.heard.unmounted = true,
             FromGuest::Unmounted { errno: Some(errno) } => {
-                self.mount_errors.push(format!("umount failed with {errno}"))
+                self.heard.mount_errors.push(format!("umount failed with {errno}"))
             }
             _ => {}
         }
@@ -250,12 +320,13 @@ impl<'a> Ears<'a> {
             }
             other => serde_json::to_string(other).expect("it came as JSON"),
         };
-        writeln!(self.log, "{line}").at("write", &self.log_path)
+        self.heard.write_log(&line)
     }
 
     fn tracing(&mut self, tracing: &Tracing) -> Result<(), Failure> {
         let (Some(plan), Some(hello)) = (&self.plan, &self.hello) else { return Ok(()) };
-        self.run.write(folder::PROBES, plan.kprobe_events.join("\n") + "\n")?;
+        let probes = self.heard.run.join(folder::PROBES);
+        std::fs::write(&probes, plan.kprobe_events.join("\n") + "\n").at("write", probes)?;
         let header = Header {
             version: container::VERSION,
             kernel_release: hello.release.clone(),
@@ -267,7 +338,7 @@ impl<'a> Ears<'a> {
             formats: tracing.formats.iter().map(event_format).collect(),
             plan: plan.clone(),
         };
-        if let Some(trace) = &mut self.trace {
+        if let Some(trace) = &mut self.heard.trace {
             trace.header(header);
         }
         Ok(())
@@ -276,30 +347,32 @@ impl<'a> Ears<'a> {
     fn close_trace(&mut self, statistics: &Statistics) -> Result<(), Failure> {
         let trailer =
             Trailer { kprobe_profile: statistics.kprobe_profile.clone(), cpu_stats: statistics.per_cpu.clone() };
-        let missing = match self.trace.take() {
+        let missing = match self.heard.trace.take() {
             Some(trace) => trace.finish(Some(&trailer))?,
             None => None,
         };
         match missing {
-            Some(missing) => writeln!(self.log, "{missing}").at("write", &self.log_path),
+            Some(missing) => self.heard.write_log(&missing),
             None => Ok(()),
         }
     }
 
-    fn finish(mut self, result: Result<(), Ended>, stop: Option<Stop>) -> Result<Told, Failure> {
-        if let Some(trace) = self.trace.take() {
+    fn told(&mut self, result: Result<(), Ended>, stop: Option<Stop>) -> Result<Told, Failure> {
+        let heard = &mut self.heard;
+        if let Some(trace) = heard.trace.take() {
             trace.finish(None)?;
         }
-        self.log.flush().at("write", &self.log_path)?;
+        heard.log.flush().at("write", heard.run.join(folder::GUEST_LOG))?;
         let end = self.end(result, stop)?;
-        let Some(hello) = self.hello else {
+        let Some(hello) = self.hello.clone() else {
             return Err(Failure::infrastructure("the guest did not come up", "console.log and qemu.log say more"));
         };
+        let heard = &mut self.heard;
         Ok(Told {
             hello,
-            ops: self.ops,
-            mount_errors: self.mount_errors,
-            unmounted: self.unmounted,
+            ops: std::mem::take(&mut heard.ops),
+            mount_errors: std::mem::take(&mut heard.mount_errors),
+            unmounted: heard.unmounted,
             not_traced: None,
             end,
         })
@@ -318,7 +391,7 @@ impl<'a> Ears<'a> {
                 "{what} before the guest was up, so there is nothing to judge; let the rule wait for a mark or a write"
             ))),
             (_, Some(Stop::PowerCut { what })) => {
-                let during = match self.op_begun.as_ref() {
+                let during = match self.heard.op_begun.as_ref() {
                     Some((index, op)) => format!("operation {index} ({op}) was the last to begin"),
                     None => "no operation had begun".to_owned(),
                 };

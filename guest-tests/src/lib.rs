@@ -3,7 +3,9 @@
 //! The one place where everything meets. `run` starts the disk and the guest and fills a folder; from there on there is no
 //! VM: `judge` makes the verdict from that folder alone, so `replay` gives the same bytes.
 
+pub mod aftermath;
 pub mod args;
+pub mod batch;
 pub mod bench;
 pub mod compare_dialects;
 pub mod coverage;
@@ -26,6 +28,7 @@ pub mod guest;
 pub mod host;
 pub mod interrupt;
 pub mod judge;
+pub mod machine;
 pub mod mutants;
 pub mod nightly;
 pub mod ops;

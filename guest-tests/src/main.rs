@@ -3,8 +3,8 @@
 use clap::Parser;
 use ext4_replica::Mutation;
 use guest_tests::args::{
-    Args, Bench, Bisect, Command, CompareDialects, CrashStates, Doctor, Format, Generate, Merge, Mutants, Nightly,
-    Perfetto, ProbeDialect, Replay, Report, Run, Shrink,
+    Args, Batch, Bench, Bisect, Command, CompareDialects, CrashStates, Doctor, Format, Generate, Merge, Mutants,
+    Nightly, Perfetto, ProbeDialect, Replay, Report, Run, Shrink,
 };
 use guest_tests::failure::{At, Failure, exit};
 use guest_tests::folder::{self, RunFolder};
@@ -12,8 +12,8 @@ use guest_tests::interrupt::Interrupt;
 use guest_tests::mutants::{self, frozen, frozen::Frozen};
 use guest_tests::verdict::Verdict;
 use guest_tests::{
-    bench, compare_dialects, crash_states, doctor, explore, judge, nightly, page, probe_dialect, programs, replica,
-    run, scenario, show, triage,
+    batch, bench, compare_dialects, crash_states, doctor, explore, judge, nightly, page, probe_dialect, programs,
+    replica, run, scenario, show, triage,
 };
 use std::path::Path;
 use std::process::ExitCode;
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Bench(wanted) => measure(&args, wanted),
         Command::Nightly(wanted) => run_night(&args, wanted),
         Command::Merge(wanted) => merge_nights(&args, wanted),
+        Command::Batch(wanted) => run_batch(&args, wanted),
     };
     ExitCode::from(done.unwrap_or_else(|failure| tell(&args, &failure)))
 }
@@ -70,17 +71,8 @@ fn run_scenario(args: &Args, run: &Run) -> Result<u8, Failure> {
     let programs = programs::find(args.vhost_blk.as_deref(), args.guest_init.as_deref())?;
     let repeat = command_line();
     let mut ran = run::run_scenario(run, scenario, &programs, &interrupt, &repeat)?;
-    ran.host.phases = ran.phases.list.clone();
-    ran.host.write(&ran.folder)?;
-    let mut recorded = judge::read(&ran.folder)?;
-    let judged = judge::judge(&recorded)?;
-    judge::write(&ran.folder, &recorded, &judged)?;
-    ran.phases.done("judge");
-    recorded.host.phases = ran.phases.list.clone();
-    ran.folder.write(folder::REPORT, page::render(&recorded, &judged))?;
-    ran.phases.done("report");
-    ran.host.phases = ran.phases.list.clone();
-    ran.host.write(&ran.folder)?;
+    let (recorded, judged) = run::conclude(&mut ran)?;
+    run::draw(&mut ran, &recorded, &judged)?;
     if run.verbose {
         show::progress(&ran.phases.describe());
     }
@@ -94,6 +86,12 @@ fn generate(wanted: &Generate) -> u8 {
         false => print!("{}", scenario_generator::text(&scenario_generator::scenario(wanted.seed))),
     }
     exit::AS_EXPECTED
+}
+
+fn run_batch(args: &Args, wanted: &Batch) -> Result<u8, Failure> {
+    let interrupt = Interrupt::catch()?;
+    let programs = programs::find(args.vhost_blk.as_deref(), args.guest_init.as_deref())?;
+    batch::command::batch(wanted, args.format, &programs, &interrupt)
 }
 
 fn judge_again(args: &Args, replay: &Replay) -> Result<u8, Failure> {

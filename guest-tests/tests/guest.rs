@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -261,6 +262,37 @@ fn a_mount_that_fails_is_reported_and_no_op_is_run() {
     assert!(told.messages.contains(&FromGuest::Mounted { errno: Some(Errno(libc::EINVAL)) }));
     assert!(told.ops().is_empty());
     assert_eq!(told.end, End::PoweredOff);
+}
+
+/// Guards against a scenario that is judged on the disk of another.
+#[test]
+fn a_guest_that_sees_another_disk_than_it_was_told_of_does_not_mount_it() {
+    let _one = one_at_a_time();
+    let folder = tempfile::tempdir().unwrap();
+    let mut vm = start(folder.path(), guest_init(), LIMIT);
+    let _trace = vm.port(TRACE_PORT).unwrap();
+    let ctl = vm.port(CTL_PORT).unwrap();
+    let mut mounted = 0;
+    let listener = |message: &FromGuest| {
+        mounted += u32::from(matches!(message, FromGuest::Mounted { errno: None }));
+        Ok(())
+    };
+    let mut session = Session::new(ctl.try_clone().unwrap(), ctl, listener);
+    session.hello().unwrap();
+    let job = |nonce| Job { nonce: Some(nonce), ..Job::ext4(Vec::new()) };
+    session.run(job(NONCE)).unwrap();
+    let (_, held) = session.rest("/dev/vda").unwrap();
+    assert!(!held);
+    // As if the disk had been changed: its bytes are others, and the guest is not told.
+    let changed = fs::File::options().write(true).open(folder.path().join("disk.raw")).unwrap();
+    changed.write_all_at(&past::nonce_unit(NONCE + 1), 512).unwrap();
+    session.run(job(NONCE + 1)).unwrap();
+    let Err(HostError::Failed { error, .. }) = session.run(job(NONCE)) else { panic!("it mounted another disk") };
+    let says = format!("the guest sees the disk with nonce {}, not the one with {NONCE}", NONCE + 1);
+    assert_eq!(error, says);
+    drop(session);
+    assert_eq!(mounted, 2);
+    vm.kill().unwrap();
 }
 
 #[test]

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::args::{RulesVerb, Verb};
 use crate::device::Device;
-use crate::drive::{Change, Drive};
+use crate::drive::{Change, Drive, Refusal};
 use crate::error::SocketError;
 use crate::power;
 
@@ -309,7 +309,7 @@ pub fn respond(
     line: &[u8],
     device: &Device,
     events: &mut Option<Receiver<String>>,
-    change: impl FnOnce(&Change) -> Result<Value, String>,
+    change: impl FnOnce(&Change) -> Result<Value, Refusal>,
 ) -> Value {
     let mut ask = match serde_json::from_slice::<Value>(line) {
         Ok(Value::Object(ask)) => ask,
@@ -323,12 +323,13 @@ pub fn respond(
             Ok(json!({}))
         }
         Ok(Ask::Change(wanted)) => change(&wanted),
-        Ok(ask) => carry_out(&ask, device),
-        Err(error) => Err(format!("{error} (verbs: {VERBS})")),
+        Ok(ask) => carry_out(&ask, device).map_err(Refusal::from),
+        Err(error) => Err(Refusal::from(format!("{error} (verbs: {VERBS})"))),
     };
     match result {
         Ok(result) => json!({"id": id, "ok": true, "result": result}),
-        Err(error) => json!({"id": id, "ok": false, "error": error}),
+        Err(Refusal { why, exit_code: None }) => json!({"id": id, "ok": false, "error": why}),
+        Err(Refusal { why, exit_code }) => json!({"id": id, "ok": false, "error": why, "exit_code": exit_code}),
     }
 }
 

@@ -59,6 +59,22 @@ pub struct Change {
     pub snapshot_dir: Option<PathBuf>,
 }
 
+/// Why a disk was not changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// In words.
+    pub why: String,
+    /// What a process would have ended with: 2, what was asked for is wrong; 4, the host would not do it. None: this is not
+    /// the moment.
+    pub exit_code: Option<u8>,
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Refusal {
+        Refusal { why, exit_code: None }
+    }
+}
+
 /// See the module.
 pub struct Drive {
     device: Mutex<Arc<Device>>,
@@ -102,14 +118,14 @@ impl Drive {
     }
 
     /// Puts another disk in the place of this one. Gives how the old one ended.
-    pub fn change(&self, wanted: &Change) -> Result<Value, String> {
+    pub fn change(&self, wanted: &Change) -> Result<Value, Refusal> {
         let mut state = self.hold();
         let old = self.device();
         refuse_unless_changeable(&old)?;
         refuse_unless_idle(&old)?;
         let args = arguments(&state.args, wanted);
         refuse_files_in_use(&state.args, &args)?;
-        let new = self.build(&args, &old.offer).map_err(|error| error.to_string())?;
+        let new = self.build(&args, &old.offer)?;
         match &state.session {
             Some(session) => session.change(&old, &new)?,
             None => refuse_unless_idle(&old)?,
@@ -124,8 +140,8 @@ impl Drive {
         )
     }
 
-    fn build(&self, args: &Serve, offered: &Offer) -> Result<Arc<Device>, StartError> {
-        crate::serve::device(args, self.call.clone(), |script, offer| {
+    fn build(&self, args: &Serve, offered: &Offer) -> Result<Arc<Device>, Refusal> {
+        let device = crate::serve::device(args, self.call.clone(), |script, offer| {
             refuse_disconnect(script, self.single)?;
             match difference(offer, offered) {
                 None => Ok(()),
@@ -133,7 +149,8 @@ impl Drive {
                     "the driver was told something else of the disk it has: {what}; start another vhost-blk for this one"
                 ))),
             }
-        })
+        });
+        device.map_err(|error| Refusal { why: error.to_string(), exit_code: Some(error.exit_code()) })
     }
 }
 

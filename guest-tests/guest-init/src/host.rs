@@ -196,6 +196,19 @@ impl<R: Read, W: Write, L: Listener> Session<R, W, L> {
         }
     }
 
+    /// Has the guest let go what it keeps of the disk: its taint flags, and whether the kernel still holds the file system.
+    ///
+    /// # Errors
+    ///
+    /// See [`HostError`].
+    pub fn rest(&mut self, device: &str) -> Result<(u64, bool), HostError> {
+        self.send(&ToGuest::Rest { device: device.to_owned() })?;
+        match self.next("between two jobs")? {
+            FromGuest::AtRest { tainted, held } => Ok((tainted, held)),
+            other => Err(unexpected(other, "instead of coming to rest")),
+        }
+    }
+
     /// Tells the guest that everything has arrived, and listens to what it still has to say.
     ///
     /// # Errors

@@ -453,7 +453,10 @@ impl<'de> Deserialize<'de> for Errno {
 /// Everything the guest is to do between hello and power off.
 ///
 /// Order in the guest: `at_start` settings, trace settings, probes, events, tracing on,
-/// `virtio_blk` loaded, `on_disk` settings, mount, ops, unmount, tracing off, drain.
+/// `virtio_blk` loaded, `on_disk` settings, nonce, mount, ops, unmount, tracing off, drain.
+///
+/// A second job of the same boot finds the driver loaded. If its `trace` is that of the first, the probes are still set, and
+/// only the buffers are emptied; another `trace` is refused, since what the first set is not taken back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
@@ -467,6 +470,10 @@ pub struct Job {
     pub on_disk: Vec<Setting>,
     /// The disk's device node.
     pub device: String,
+    /// What the disk must hold as the past of block 0 ([`crate::past::NONCE_UNIT`]); it is read when tracing is on and before
+    /// the mount, and past everything that the kernel may have kept of another disk. `None`: nobody looks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<u64>,
     /// What to mount, and how. `None`: the ops find no file system (a raw-device run).
     pub mount: Option<Mount>,
     /// The workload.
@@ -478,7 +485,15 @@ impl Job {
     #[must_use]
     pub fn ext4(ops: Vec<Op>) -> Self {
         let mount = Some(Mount { fstype: "ext4".into(), options: String::new() });
-        Job { trace: None, at_start: Vec::new(), on_disk: Vec::new(), device: "/dev/vda".into(), mount, ops }
+        Job {
+            trace: None,
+            at_start: Vec::new(),
+            on_disk: Vec::new(),
+            device: "/dev/vda".into(),
+            nonce: None,
+            mount,
+            ops,
+        }
     }
 }
 

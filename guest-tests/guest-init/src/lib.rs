@@ -10,6 +10,7 @@ pub mod host;
 pub mod job;
 pub mod past;
 pub mod pattern;
+pub mod profile;
 pub mod protocol;
 
 /// Names what host and guest must agree on: the code that both ends are made from. `--version` prints it, so that a program

@@ -7,6 +7,10 @@
 /// Bytes of the unit that is recognised on its own; a disk sector.
 pub const UNIT_BYTES: usize = 512;
 
+/// The 512-byte unit of the disk that says whose past it holds, as a unit of block 0: sector 1, between the first sector,
+/// which is for a boot loader, and the superblock at 1024, whatever the file system's block size. No file can ever own it.
+pub const NONCE_UNIT: u32 = 1;
+
 const MAGIC: u64 = u64::from_le_bytes(*b"PASTBLK\n");
 
 /// Whose past a unit holds.
@@ -31,6 +35,14 @@ pub fn fill(nonce: u64, block: u64, buf: &mut [u8]) {
     for (unit, bytes) in (0u32..).zip(units) {
         fill_unit(Past { nonce, block, unit }, bytes);
     }
+}
+
+/// What [`NONCE_UNIT`] holds.
+#[must_use]
+pub fn nonce_unit(nonce: u64) -> [u8; UNIT_BYTES] {
+    let mut unit = [0; UNIT_BYTES];
+    fill_unit(Past { nonce, block: 0, unit: NONCE_UNIT }, &mut unit);
+    unit
 }
 
 /// Says whose past the 512-byte `unit` holds, if every byte of it fits.

@@ -34,6 +34,11 @@ pub enum ToGuest {
     },
     /// Answered by [`FromGuest::Done`] at its end; then there may be another one.
     Job(Box<Job>),
+    /// The disk is about to be changed: answered by [`FromGuest::AtRest`] when nothing of it is kept.
+    Rest {
+        /// The disk's device node.
+        device: String,
+    },
     /// The device has acknowledged the mark of that op.
     Ack {
         /// The op's index.
@@ -100,6 +105,13 @@ pub enum FromGuest {
     },
     /// The trace is off and drained; the END frame has been written.
     Done(Statistics),
+    /// Everything logged so far has been sent, and the kernel has let go what it had cached of the disk.
+    AtRest {
+        /// `/proc/sys/kernel/tainted`.
+        tainted: u64,
+        /// It is still mounted, or the kernel still has its super block.
+        held: bool,
+    },
     /// The guest could not carry out the job. A failure of the set-up, never of the workload.
     Failed {
         /// What it was doing.

@@ -101,7 +101,9 @@ impl DiskImage {
     }
 }
 
-/// Makes the file system and fills every free block: `fill` is given the block's number and its bytes.
+/// Makes the file system and fills every free block: `fill` is given the block's number and its bytes. The second sector
+/// is filled as that of block 0, whoever owns the block: it lies between a boot loader's and the superblock, no file system
+/// uses it, and so it tells one image from another.
 ///
 /// # Errors
 ///
@@ -115,7 +117,8 @@ pub fn build(spec: &DiskSpec, fill: &dyn Fn(u64, &mut [u8])) -> Result<DiskImage
     make_file_system(spec)?;
     let free = free_blocks(path)?;
     let image = DiskImage { path: path.clone(), bytes, block_bytes: spec.block_bytes, free };
-    fill_free_blocks(&image, &file, fill).doing(|| format!("filling free blocks of {}", path.display()))?;
+    let filled = fill_free_blocks(&image, &file, fill).and_then(|()| fill_second_sector(&image, &file, fill));
+    filled.doing(|| format!("filling free blocks of {}", path.display()))?;
     Ok(image)
 }
 
@@ -191,6 +194,12 @@ fn fill_free_blocks(image: &DiskImage, file: &File, fill: &dyn Fn(u64, &mut [u8]
     Ok(())
 }
 
+fn fill_second_sector(image: &DiskImage, file: &File, fill: &dyn Fn(u64, &mut [u8])) -> std::io::Result<()> {
+    let mut block = vec![0; image.block_bytes as usize];
+    fill(0, &mut block);
+    file.write_all_at(&block[512..1024], 512)
+}
+
 /// SHA-256 of a file, in hexadecimal.
 pub(crate) fn sha256(path: &Path) -> Result<String, Error> {
     let doing = || format!("reading {}", path.display());
@@ -240,7 +249,10 @@ mod tests {
         let (filled_bytes, bare) = (fs::read(&filled.path).unwrap(), fs::read(&spec.path).unwrap());
         let is_free = |block: u64| filled.free.iter().any(|(first, last)| (*first..=*last).contains(&block));
         for (block, (now, before)) in (0..).zip(filled_bytes.chunks(4096).zip(bare.chunks(4096))) {
-            let expected = if is_free(block) { vec![block as u8 | 1; 4096] } else { before.to_vec() };
+            let mut expected = if is_free(block) { vec![block as u8 | 1; 4096] } else { before.to_vec() };
+            if block == 0 {
+                expected[512..1024].fill(1);
+            }
             assert!(now == expected, "block {block}, free: {}", is_free(block));
         }
         assert!(filled.free_blocks() > 4000, "{} free blocks", filled.free_blocks());

@@ -9,7 +9,7 @@ use vhost_blk::config::Offer;
 use vhost_blk::control::respond;
 use vhost_blk::device::{Device, Parts, new_call};
 use vhost_blk::disk::{Disk, DiskOptions};
-use vhost_blk::drive::Change;
+use vhost_blk::drive::{Change, Refusal};
 use vhost_blk::media::{Caching, Media};
 use vhost_blk::overlay::Overlay;
 use vhost_blk::power::Power;
@@ -83,8 +83,8 @@ pub fn control(input: &[u8]) {
 }
 
 /// Another disk names files of the host, which no input of chance may open.
-fn no_change(_: &Change) -> Result<serde_json::Value, String> {
-    Err("not here".into())
+fn no_change(_: &Change) -> Result<serde_json::Value, Refusal> {
+    Err("not here".to_owned().into())
 }
 
 const SCRIPT: &str = r#"{"faultscript": 1, "device": {"write_cache": "writeback"}, "states": {"s": ["a", "b"]}, "rules": [

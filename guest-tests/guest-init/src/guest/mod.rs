@@ -3,6 +3,7 @@
 mod aio;
 mod boot;
 mod ctl;
+mod disk;
 mod files;
 mod kernel_log;
 mod ops;
@@ -19,6 +20,7 @@ use guest_init::protocol::{FromGuest, Statistics, ToGuest};
 
 use ctl::Ctl;
 use kernel_log::KernelLog;
+use tracing::Probes;
 
 /// Why the job could not be carried out.
 pub struct Failure {
@@ -57,14 +59,20 @@ pub fn run() -> Outcome<()> {
 }
 
 fn serve(ctl: &mut Ctl, log: &Arc<KernelLog>) -> Outcome<()> {
+    let mut probes = Probes::default();
     loop {
         match ctl.receive()? {
             ToGuest::Symbols { names } => ctl.send(&symbols::find(&names)?)?,
             ToGuest::Formats { events } => ctl.send(&tracing::formats(&events))?,
             ToGuest::Job(job) => {
-                let statistics = work(ctl, &job)?;
+                let statistics = work(ctl, &job, &mut probes)?;
                 log.drain();
                 ctl.send(&FromGuest::Done(statistics))?;
+            }
+            ToGuest::Rest { device } => {
+                let at_rest = disk::rest(&device)?;
+                log.drain();
+                ctl.send(&at_rest)?;
             }
             ToGuest::Ack { index } => return Err(format!("nobody waits for op {index}")).doing("acknowledging"),
             ToGuest::PowerOff => {
@@ -76,15 +84,16 @@ fn serve(ctl: &mut Ctl, log: &Arc<KernelLog>) -> Outcome<()> {
 }
 
 /// The job from first setting to drained trace. The workload's own errors are reported and do not stop it.
-fn work(ctl: &mut Ctl, job: &Job) -> Outcome<Statistics> {
+fn work(ctl: &mut Ctl, job: &Job, probes: &mut Probes) -> Outcome<Statistics> {
     let mut refused = Vec::new();
     files::write_settings(&job.at_start, &mut refused)?;
-    let tracer = tracing::Tracer::start(job.trace.as_ref(), ctl)?;
+    let tracer = tracing::Tracer::start(job.trace.as_ref(), ctl, probes)?;
     // Only now: the probes must see the disk's first request.
     boot::load_modules(boot::When::Late)?;
     boot::wait_for(&job.device)?;
     files::write_settings(&job.on_disk, &mut refused)?;
     ctl.send(&FromGuest::Disk { refused })?;
+    job.nonce.map_or(Ok(()), |nonce| disk::must_hold(&job.device, nonce))?;
     ops::run(ctl, job, &tracer)?;
     tracer.stop()
 }

@@ -19,7 +19,7 @@ use super::ctl::Ctl;
 use super::tracing::Tracer;
 use super::{Doing, Outcome, aio};
 
-const MOUNT_POINT: &str = "/mnt";
+pub const MOUNT_POINT: &str = "/mnt";
 /// A driver that has not taken a new size by then never will.
 const CAPACITY_LIMIT: Duration = Duration::from_secs(60);
 

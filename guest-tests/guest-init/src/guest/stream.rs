@@ -49,6 +49,7 @@ impl Stream {
     /// Tracing is off: drains what is left and writes END.
     pub fn finish(self) -> Outcome<End> {
         self.stop.store(true, Ordering::SeqCst);
+        self.thread.thread().unpark();
         let panicked = |_| Failure { doing: "streaming the trace".into(), error: "its thread panicked".into() };
         self.thread.join().map_err(panicked)?
     }
@@ -73,7 +74,8 @@ impl Pump {
                 frames::write_end(&mut self.port, &self.end).doing("ending the trace")?;
                 return Ok(self.end.clone());
             }
-            thread::sleep(PAUSE);
+            // `finish` ends the pause.
+            thread::park_timeout(PAUSE);
         }
     }
 

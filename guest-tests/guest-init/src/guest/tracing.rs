@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use guest_init::job::{Errno, Event, Trace};
+use guest_init::profile;
 use guest_init::protocol::{EventFormat, FromGuest, Refusal, Statistics, TRACE_PORT, Tracing};
 
 use super::ctl::{self, Ctl};
@@ -53,28 +54,86 @@ fn format(event: &str) -> Outcome<EventFormat> {
     Ok(EventFormat { event: event.into(), text: read(&format!("events/{event}/format"))? })
 }
 
-/// Tracing from switched on to drained. Without a [`Trace`] the stream is an END frame alone.
-pub struct Tracer {
-    marker: Option<File>,
-    stream: Stream,
+/// What stays from one job to the next: the port, and the probes and events once they are set.
+#[derive(Default)]
+pub struct Probes {
+    port: Option<File>,
+    set: Option<Set>,
 }
 
-impl Tracer {
-    pub fn start(trace: Option<&Trace>, ctl: &Ctl) -> Outcome<Self> {
-        let port = ctl::port(TRACE_PORT)?;
-        let port = File::options().write(true).open(&port).doing("opening the port trace")?;
-        let Some(trace) = trace else {
-            return Ok(Tracer { marker: None, stream: Stream::start(port, &[])? });
+struct Set {
+    trace: Trace,
+    tracing: Tracing,
+    marker: File,
+    per_cpu: Vec<PathBuf>,
+}
+
+impl Probes {
+    fn port(&mut self) -> Outcome<File> {
+        if self.port.is_none() {
+            let port = ctl::port(TRACE_PORT)?;
+            self.port = Some(File::options().write(true).open(&port).doing("opening the port trace")?);
+        }
+        let port = self.port.as_ref().map(File::try_clone);
+        port.ok_or("it is not open").doing("using the port trace")?.doing("opening the port trace twice")
+    }
+
+    /// Sets them, unless they are. Those of an earlier job stay, with empty buffers.
+    fn ready(&mut self, trace: &Trace) -> Outcome<&Set> {
+        let set = match self.set.take() {
+            None => Set::new(trace)?,
+            Some(set) if set.trace == *trace => {
+                empty_buffers()?;
+                set
+            }
+            Some(_) => return Err("an earlier job of this boot traces otherwise").doing("setting the probes"),
         };
+        Ok(self.set.insert(set))
+    }
+}
+
+impl Set {
+    fn new(trace: &Trace) -> Outcome<Set> {
         let mut refused = Vec::new();
         prepare(trace)?;
         set_probes(trace, &mut refused)?;
         let enabled = enable_events(&trace.events, &mut refused)?;
-        ctl.send(&FromGuest::Tracing(describe(&enabled, refused)?))?;
-        let marker = File::options().write(true).open(tracefs("trace_marker")).doing("opening trace_marker")?;
-        let stream = Stream::start(port, &per_cpu()?)?;
-        set("tracing_on", "1")?;
-        Ok(Tracer { marker: Some(marker), stream })
+        Ok(Set {
+            trace: trace.clone(),
+            tracing: describe(&enabled, refused)?,
+            marker: File::options().write(true).open(tracefs("trace_marker")).doing("opening trace_marker")?,
+            per_cpu: per_cpu()?,
+        })
+    }
+}
+
+/// Whoever truncates `trace` empties the buffers and begins their statistics anew.
+fn empty_buffers() -> Outcome<()> {
+    let emptied = File::options().write(true).truncate(true).open(tracefs("trace"));
+    emptied.map(drop).doing("emptying the trace buffers")
+}
+
+/// Tracing from switched on to drained. Without a [`Trace`] the stream is an END frame alone.
+pub struct Tracer {
+    marker: Option<File>,
+    stream: Stream,
+    /// `kprobe_profile` as it was before: the kernel never begins it anew.
+    profile_before: String,
+}
+
+impl Tracer {
+    pub fn start(trace: Option<&Trace>, ctl: &Ctl, probes: &mut Probes) -> Outcome<Self> {
+        let port = probes.port()?;
+        let Some(trace) = trace else {
+            return Ok(Tracer { marker: None, stream: Stream::start(port, &[])?, profile_before: String::new() });
+        };
+        let set = probes.ready(trace)?;
+        ctl.send(&FromGuest::Tracing(set.tracing.clone()))?;
+        let marker = set.marker.try_clone().doing("opening trace_marker twice")?;
+        let stream = Stream::start(port, &set.per_cpu)?;
+        let profile_before = read("kprobe_profile")?;
+        set_tracing(true)?;
+        Ok(Tracer { marker: Some(marker), stream, profile_before })
     }
 
     /// `B INDEX NAME` or `B INDEX NAME INODE`: the op begins; with the inode if it will tell that file's errors although it
@@ -104,7 +163,7 @@ impl Tracer {
     pub fn stop(self) -> Outcome<Statistics> {
         let traced = self.marker.is_some();
         if traced {
-            set("tracing_on", "0")?;
+            set_tracing(false)?;
         }
         let end = self.stream.finish()?;
         let (pages, bytes) = (end.pages.iter().sum(), end.bytes.iter().sum());
@@ -113,7 +172,8 @@ impl Tracer {
         }
         let stats = (0..end.pages.len()).map(|cpu| read(&format!("per_cpu/cpu{cpu}/stats")));
         Ok(Statistics {
-            kprobe_profile: read("kprobe_profile")?,
+            kprobe_profile: profile::since(&self.profile_before, &read("kprobe_profile")?)
+                .doing("counting the probes' hits")?,
             per_cpu: stats.collect::<Outcome<_>>()?,
             pages,
             bytes,
@@ -121,8 +181,12 @@ impl Tracer {
     }
 }
 
+fn set_tracing(on: bool) -> Outcome<()> {
+    set("tracing_on", if on { "1" } else { "0" })
+}
+
 fn prepare(trace: &Trace) -> Outcome<()> {
-    set("tracing_on", "0")?;
+    set_tracing(false)?;
     // Optimised kprobes drop hits of interrupts that arrive while a handler runs; kprobe_profile alone would say so.
     files::write("/proc/sys/debug/kprobes-optimization", "0").doing("switching kprobe optimisation off")?;
     set("trace_clock", &trace.clock)?;
