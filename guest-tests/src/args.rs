@@ -44,7 +44,7 @@ pub enum Command {
     Batch(Batch),
     /// Judge the folder of a run again, with no VM.
     Replay(Replay),
-    /// Write report.html of a run's folder again.
+    /// Write report.html of a run's folder again, or the report of a night.
     Report(Report),
     /// Write a run as trace.json, which Perfetto's and Chrome's trace viewers open (docs/report.md).
     Perfetto(Perfetto),
@@ -365,8 +365,14 @@ pub enum BenchSet {
 /// `guest-tests report`
 #[derive(Debug, ClapArgs)]
 pub struct Report {
-    /// Folder of one run, as `guest-tests run` left it.
+    /// Folder of one run, as `guest-tests run` left it; or of a night, as `nightly` or `merge` did.
     pub run: PathBuf,
+    /// Of a night: failures that are known. Without it: known.json beside the night's folder, or here.
+    #[arg(long, value_name = "FILE")]
+    pub known: Option<PathBuf>,
+    /// Of a night: the one to compare with. Without it: the newest beside it that has a summary.json.
+    #[arg(long, value_name = "DIR")]
+    pub last: Option<PathBuf>,
 }
 
 /// `guest-tests perfetto`

@@ -111,6 +111,10 @@ fn judge_again(args: &Args, replay: &Replay) -> Result<u8, Failure> {
 }
 
 fn draw_again(report: &Report) -> Result<u8, Failure> {
+    if report.run.join(nightly::NIGHT_FILE).is_file() {
+        println!("{}", nightly::report::again(report)?.display());
+        return Ok(exit::AS_EXPECTED);
+    }
     let folder = RunFolder::open(&report.run)?;
     let recorded = judge::read(&folder)?;
     let judged = judge::judge(&recorded)?;

@@ -23,6 +23,11 @@ pub fn trace(recorded: &Recorded, judged: &Judged) -> String {
     report::trace(&input(recorded, judged))
 }
 
+/// A picture of the run around what is wrong with it, for a page that tells of many.
+pub fn excerpt(recorded: &Recorded, judged: &Judged) -> String {
+    report::excerpt(&input(recorded, judged))
+}
+
 fn input(recorded: &Recorded, judged: &Judged) -> ReportInput {
     let device = recorded.device.as_ref().ok();
     let records: &[Record] = recorded.decisions.as_ref().map_or(&[], |decisions| &decisions.records);

@@ -1,7 +1,7 @@
 //! A night as it is told: what was asked, what came out, what earlier nights said.
 
 use crate::summary::Summary;
-use night_results::{Known, NightJson, NightState, Outcome, ResultLine, Signature, Unit};
+use night_results::{Canary, Known, NightJson, NightState, Outcome, ResultLine, Signature, Unit};
 use std::collections::BTreeMap;
 
 /// Everything that a report is made of.
@@ -28,8 +28,10 @@ pub struct Shown {
     pub sentence: String,
     /// The unit that the rest is of.
     pub unit: String,
-    /// Its timeline, as an SVG element made safe by whoever drew it; empty: none could be drawn.
+    /// Its timeline, as an SVG element of class `excerpt`, made safe by whoever drew it; empty: none was drawn.
     pub timeline: String,
+    /// Why none was.
+    pub no_timeline: String,
     /// The smallest scenario that shows it, as text; none: it was not made smaller.
     pub scenario: Option<String>,
     /// Pages and files of it, each with what it is; paths below the night's folder.
@@ -69,6 +71,16 @@ impl Night {
     pub fn seeds_per_hour(&self) -> Option<f64> {
         let hours = self.state.worked_ms as f64 / 3_600_000.0;
         (hours > 0.0).then(|| (self.scenarios().count() as f64 / hours * 10.0).round() / 10.0)
+    }
+
+    /// Planted mistakes that were not shown to be noticed, with what came out of each; none: it was not run.
+    pub fn missed_canaries(&self) -> Vec<(Unit, Option<&ResultLine>)> {
+        let all = [Canary::Replica, Canary::Device].map(Unit::Canary);
+        let missed = |unit: Unit| match self.results.get(&unit) {
+            Some(line) if line.outcome == Outcome::Plain => None,
+            line => Some((unit, line)),
+        };
+        all.into_iter().filter_map(missed).collect()
     }
 }
 

@@ -187,6 +187,7 @@ fn shown() -> Shown {
     Shown {
         sentence: "A write failed, and no fsync told the program so".into(),
         unit: String::new(),
+        no_timeline: String::new(),
         timeline: format!(
             "<svg viewBox=\"0 0 760 110\" width=\"760\" height=\"110\" role=\"img\" aria-label=\"timeline\"><path d=\"{bars}\"/></svg>"
         ),

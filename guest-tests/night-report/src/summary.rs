@@ -57,7 +57,7 @@ pub enum Result {
     New,
     /// Nothing was judged: this says nothing good.
     NothingJudged,
-    /// A planted mistake went unnoticed: nothing of this night can be trusted.
+    /// A planted mistake went unnoticed, or was not tried: nothing of this night can be trusted.
     CanaryMissed,
 }
 
@@ -131,7 +131,7 @@ impl Summary {
             scenarios,
             kernels: kernels(night),
             oracles: oracles(night),
-            canaries: night.canaries().map(|line| (line.unit.to_string(), line.outcome == Outcome::Plain)).collect(),
+            canaries: canaries(night),
             signatures: cards(night).iter().map(crate::cards::Card::seen).collect(),
             absent: absent(night),
             coverage: coverage::Coverage::of(night).covered(),
@@ -206,14 +206,19 @@ impl Counts {
 
 /// The worst that is true. A night of canaries alone that were all noticed did what it was asked.
 fn result(night: &Night, scenarios: &Counts) -> Result {
-    let missed = night.canaries().any(|line| line.outcome != Outcome::Plain);
-    let canaries_alone = night.asked.canary_only && night.canaries().next().is_some();
+    let missed = !night.missed_canaries().is_empty();
     match scenarios.judged() {
         _ if missed => Result::CanaryMissed,
-        0 if !canaries_alone => Result::NothingJudged,
+        0 if !night.asked.canary_only => Result::NothingJudged,
         _ if cards(night).iter().any(|card| card.status == Status::New) => Result::New,
         _ => Result::NothingNew,
     }
+}
+
+fn canaries(night: &Night) -> BTreeMap<String, bool> {
+    let noticed = night.canaries().map(|line| (line.unit.to_string(), line.outcome == Outcome::Plain));
+    let missed = night.missed_canaries().into_iter().map(|(unit, _)| (unit.to_string(), false));
+    noticed.chain(missed).collect()
 }
 
 fn kernels(night: &Night) -> BTreeMap<String, Counts> {

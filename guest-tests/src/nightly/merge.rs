@@ -2,7 +2,7 @@
 
 use super::args::Merge;
 use super::folder::{self, FAILURES, NIGHT, NightFolder, STATE};
-use super::{before, sum, told};
+use super::{before, report, sum, told};
 use crate::failure::{At, Failure};
 use night_results::{Ledger, NightJson, NightState, ResultLine, Unit, merge, merge_asked};
 use std::collections::BTreeMap;
@@ -37,8 +37,8 @@ pub fn merge_nights(args: &Merge) -> Result<Merged, Failure> {
     out.write(folder::RESULTS, &lines.values().map(ResultLine::to_text).collect::<String>())?;
     let state = state(&nights);
     out.write(STATE, &state.to_text())?;
-    told::tell(&out, &asked, &state, &known, last.as_deref())?;
-    let sum = sum::sum(lines.values(), &known, &told::today());
+    report::tell(&out, &asked, &state, &known, last.as_deref())?;
+    let sum = sum::sum(lines.values(), &known, asked.day());
     Ok(Merged { exit_code: sum.exit_code(asked.canary_only), sum })
 }
 

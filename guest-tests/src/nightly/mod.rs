@@ -17,6 +17,7 @@ mod plan;
 mod pretend;
 mod progress;
 mod queue;
+pub mod report;
 mod runner;
 mod seeds;
 pub mod sum;
@@ -29,6 +30,7 @@ use crate::interrupt::Interrupt;
 use crate::programs;
 use args::Nightly;
 use engine::{Ended, Engine};
+pub use folder::NIGHT as NIGHT_FILE;
 use folder::{NIGHT, NightFolder, STATE};
 use guest_vm::{KernelSpec, kernel};
 use guests::{Common, Guests};
@@ -84,7 +86,7 @@ pub fn nightly(
     let mut counts = Counts { of: queue.left().map(|left| left + ledger.lines.len() as u64), ..Counts::default() };
     ledger.lines.values().for_each(|line| counts.add_before(line.outcome));
     let last = before.last.clone();
-    let mut report = |night: &NightFolder, state: &_| told::tell(night, &asked, state, &known, last.as_deref());
+    let mut tell = |night: &NightFolder, state: &_| report::tell(night, &asked, state, &known, last.as_deref());
     let night = folder.path().to_owned();
     let engine = Engine {
         queue: queue.into(),
@@ -93,16 +95,16 @@ pub fn nightly(
         interrupt,
         runner: &|| ready.runner(args, interrupt, &night),
         report_every: Duration::from_secs_f64(args.report_every * 60.0),
-        report: &mut report,
+        report: &mut tell,
     };
     let ended = engine.run(&mut folder, counts, &mut state)?;
 
     folder::remove(&folder.path().join(folder::WORKING))?;
     state.ended = Some(ended.word().to_owned());
     folder.write(STATE, &state.to_text())?;
-    told::tell(&folder, &asked, &state, &known, before.last.as_deref())?;
+    report::tell(&folder, &asked, &state, &known, before.last.as_deref())?;
     let ledger = folder::read_results(folder.path())?;
-    let sum = sum::sum(ledger.lines.values(), &known, &told::today());
+    let sum = sum::sum(ledger.lines.values(), &known, asked.day());
     let exit_code = match &ended {
         Ended::Interrupted => exit::INTERRUPTED,
         Ended::Broken(failure) => {

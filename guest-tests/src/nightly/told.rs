@@ -1,8 +1,7 @@
-//! What a night tells: known failures in, report out.
+//! What a night is told: the known failures, and the time.
 
-use super::folder::NightFolder;
 use crate::failure::Failure;
-use night_results::{Known, NightJson, NightState, read_known};
+use night_results::{Known, read_known};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -18,23 +17,7 @@ pub fn known(file: Option<&Path>, night: &Path) -> Result<Vec<Known>, Failure> {
     read_known(&file.display().to_string(), &text).map_err(|damage| Failure::BadInput(damage.to_string()))
 }
 
-/// The day, as 2027-01-31.
-pub fn today() -> String {
-    now()[..10].to_owned()
-}
-
 /// The time, as 2026-11-23T02:39:28Z.
 pub fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
-}
-
-/// Writes the page, and the same for programs.
-pub fn tell(
-    _night: &NightFolder,
-    _asked: &NightJson,
-    _state: &NightState,
-    _known: &[Known],
-    _last: Option<&Path>,
-) -> Result<(), Failure> {
-    Ok(())
 }

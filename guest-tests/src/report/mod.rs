@@ -10,6 +10,7 @@
 
 mod axis;
 mod bars;
+mod excerpt;
 mod input;
 mod items;
 mod links;
@@ -33,7 +34,9 @@ pub use input::{
     ScenarioInfo,
 };
 
+pub use excerpt::excerpt;
 pub use perfetto::trace;
+pub use summary::finding_meaning;
 
 use html_page::Page;
 use links::Links;

@@ -214,7 +214,7 @@ impl Summary {
 }
 
 /// What a finding says of a kernel, for someone who has not met it.
-pub(super) fn finding_meaning(id: &str) -> Option<&'static str> {
+pub fn finding_meaning(id: &str) -> Option<&'static str> {
     Some(match id {
         "converted-after-failed-write" => {
             "An extent was marked as written although a write into it had failed: from now on reads return what was on \

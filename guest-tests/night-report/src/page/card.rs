@@ -114,11 +114,13 @@ fn where_told(known: &Known) -> String {
 }
 
 fn timeline(shown: &Shown, of_unit: &ResultLine) -> String {
-    match shown.timeline.as_str() {
-        "" => format!("<p class=\"small\">Timeline: on the page of {}.</p>", link(of_unit)),
-        svg => format!(
-            "<div class=\"wide timeline\">{svg}</div><p class=\"small muted\">Around the first difference, finding or fault of {}: its page has all of it.</p>",
-            link(of_unit)
+    let page = link(of_unit);
+    match (shown.timeline.as_str(), shown.no_timeline.as_str()) {
+        ("", "") => format!("<p class=\"small\">Timeline: on the page of {page}.</p>"),
+        ("", why) => format!("<p class=\"small\">No timeline: {}.</p>", escape(why.trim_end_matches('.'))),
+        (svg, _) => format!(
+            "<div class=\"wide timeline\">{svg}</div><p class=\"small muted\">Around the first difference, fault or finding of {page}, \
+             in the order that was judged: its page has all of it.</p>"
         ),
     }
 }

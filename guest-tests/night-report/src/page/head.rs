@@ -36,7 +36,7 @@ fn word(result: Result) -> &'static str {
 
 fn headline(summary: &Summary) -> String {
     match summary.result {
-        Result::CanaryMissed => "A planted mistake went unnoticed: nothing of this night can be trusted".into(),
+        Result::CanaryMissed => "A planted mistake was not noticed: nothing of this night can be trusted".into(),
         Result::NothingJudged => "Nothing was judged".into(),
         Result::New => format!("{} that known.json does not have", plural(summary.count(Status::New), "failure")),
         Result::NothingNew if summary.count(Status::Known) == 0 => "No failure".into(),
@@ -102,29 +102,29 @@ fn delta(n: usize, last: Option<usize>) -> String {
     }
 }
 
-/// The planted mistakes: noticed or not. Without any, that is said too.
+/// The planted mistakes: noticed or not. One that was not tried is as bad.
 pub(super) fn canaries(told: &Told<'_>) -> String {
     let mut items = String::new();
-    for line in told.night.canaries() {
-        let (class, said) = match line.outcome {
-            Outcome::Plain => ("good", "noticed"),
-            Outcome::Failed => ("bad", "went unnoticed"),
-            Outcome::Unjudged | Outcome::Infrastructure => ("bad", "could not be tried, which counts as unnoticed"),
+    for line in told.night.canaries().filter(|line| line.outcome == Outcome::Plain) {
+        items += &canary("good", "noticed", &line.unit.to_string(), &line.why);
+    }
+    for (unit, line) in told.night.missed_canaries() {
+        let said = match line.map(|line| line.outcome) {
+            None => "was not tried, which counts as unnoticed",
+            Some(Outcome::Failed) => "went unnoticed",
+            Some(_) => "could not be tried, which counts as unnoticed",
         };
-        let why = if line.outcome == Outcome::Plain { String::new() } else { format!(": {}", escape(&line.why)) };
-        items += &format!(
-            "<li><span class=\"chip {class}\">{said}</span> <code>{}</code>{why}</li>",
-            escape(&line.unit.to_string())
-        );
+        items += &canary("bad", said, &unit.to_string(), line.map_or("", |line| &line.why));
     }
-    match items.as_str() {
-        "" => section(
-            "canaries",
-            "Planted mistakes",
-            "<p>This night planted none, so nothing says that it would have noticed one.</p>",
-        ),
-        _ => section("canaries", "Planted mistakes", &format!("<ul class=\"flat\">{items}</ul>")),
-    }
+    section("canaries", "Planted mistakes", &format!("<ul class=\"flat\">{items}</ul>"))
+}
+
+fn canary(class: &str, said: &str, unit: &str, why: &str) -> String {
+    format!(
+        "<li><span class=\"chip {class}\">{said}</span> <code>{}</code> <span class=\"muted\">{}</span></li>",
+        escape(unit),
+        escape(why)
+    )
 }
 
 /// What is not as it was last night.
