@@ -55,7 +55,7 @@ fn scenario(rules: usize, ops: usize) -> Value {
                "trigger": {"after": {"mark": "start"}, "probability": 0.5}, "action": {"error": {"status": "ioerr"}}})
     };
     let op = |place| json!({"op": "write", "path": format!("f{place}"), "len": 1 << 20, "pattern": "p"});
-    json!({"scenario": 1, "name": "planted", "why": "to be made smaller",
+    json!({"scenario": 1, "name": "planted", "why": "to be made smaller", "disk": "lying",
            "guest": {"vcpus": 2, "memory_mib": 768}, "filesystem": {"size_mib": 64, "mount": ["nodelalloc"], "mkfs": ["-O", "bigalloc"]},
            "faults": {"faultscript": 1, "rules": (0..rules).map(rule).collect::<Vec<_>>()},
            "workload": (0..ops).map(op).collect::<Vec<_>>(),

@@ -12,6 +12,7 @@ pub mod repro;
 pub mod runs;
 pub mod shrink;
 pub mod signature;
+pub mod together;
 mod words;
 
 pub use cause::Fault;

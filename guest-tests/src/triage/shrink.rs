@@ -6,6 +6,7 @@
 use super::repro::{self, Repro};
 use super::runs::{self, Alone, Common, Runs, Seen};
 use super::signature::Signature;
+use super::together::Together;
 use crate::args;
 use crate::failure::{At, Failure, exit};
 use crate::folder::{self, RunFolder};
@@ -44,7 +45,7 @@ pub struct Report {
     pub ended: &'static str,
     /// The smallest scenario showed the failure once more, alone in a fresh boot. None: nobody looked.
     pub confirmed: Option<bool>,
-    /// What was left out, in order.
+    /// What was left out, in order; runs are counted anew where the search went on alone.
     pub steps: Vec<String>,
     /// Release of the kernel.
     pub kernel: String,
@@ -79,7 +80,8 @@ pub fn command(
     guest_init: Option<&Path>,
     interrupt: &Interrupt,
 ) -> Result<Report, Failure> {
-    let (from, common) = prepare(wanted, programs::find(vhost_blk, guest_init)?, interrupt)?;
+    let from = From::folder(&wanted.run)?;
+    let common = common(wanted, &from, programs::find(vhost_blk, guest_init)?, interrupt);
     let out = wanted.out.clone().unwrap_or_else(|| wanted.run.join("shrunk"));
     take(&out)?;
     shrink(&from, &common, &out, wanted.budget_runs)
@@ -89,34 +91,41 @@ pub fn command(
 pub struct From {
     scenario: Value,
     signature: Signature,
+    host: Host,
 }
 
-fn prepare(wanted: &args::Shrink, programs: Programs, interrupt: &Interrupt) -> Result<(From, Common), Failure> {
-    let run = RunFolder::open(&wanted.run)?;
-    let host = Host::read(&run)?;
-    let seen = runs::look(&wanted.run)?;
-    let signature = seen.signature.ok_or_else(|| {
-        Failure::BadInput(format!(
-            "the run in {} has nothing to report, so there is nothing to shrink",
-            wanted.run.display()
-        ))
-    })?;
-    let scenario = scenario::load(&run.file(folder::SCENARIO))?.to_json();
-    let scenario = serde_json::from_str(&scenario).expect("a scenario writes JSON");
-    let common = Common {
+impl From {
+    /// The failure of a run, named by its recording.
+    pub fn folder(path: &Path) -> Result<From, Failure> {
+        let run = RunFolder::open(path)?;
+        let host = Host::read(&run)?;
+        let signature = runs::look(path)?.signature.ok_or_else(|| {
+            Failure::BadInput(format!(
+                "the run in {} has nothing to report, so there is nothing to shrink",
+                path.display()
+            ))
+        })?;
+        let scenario = scenario::load(&run.file(folder::SCENARIO))?.to_json();
+        let scenario = serde_json::from_str(&scenario).expect("a scenario writes JSON");
+        Ok(From { scenario, signature, host })
+    }
+}
+
+fn common(wanted: &args::Shrink, from: &From, programs: Programs, interrupt: &Interrupt) -> Common {
+    let host = &from.host;
+    Common {
         programs,
         interrupt: interrupt.clone(),
-        kernel: wanted.kernel.clone().unwrap_or(host.kernel.release),
-        dialect: host.dialect,
+        kernel: wanted.kernel.clone().unwrap_or_else(|| host.kernel.release.clone()),
+        dialect: host.dialect.clone(),
         accel: wanted.accel,
         seed: wanted.seed.or(host.seed),
         time_limit_s: wanted.time_limit,
-    };
-    Ok((From { scenario, signature }, common))
+    }
 }
 
 /// The folder for the result: new, empty, or an earlier result.
-fn take(out: &Path) -> Result<(), Failure> {
+pub fn take(out: &Path) -> Result<(), Failure> {
     fs::create_dir_all(out).at("make", out)?;
     for entry in fs::read_dir(out).at("read", out)? {
         let name = entry.at("read", out)?.file_name();
@@ -131,22 +140,33 @@ fn take(out: &Path) -> Result<(), Failure> {
 /// Every file of a result.
 const OURS: &[&str] = &[folder::SCENARIO, "script.json", "repro.sh", "shrunk.json", "run", "candidate"];
 
-/// Makes a failure smaller and leaves the result in `out`.
+/// Makes a failure smaller and leaves the result in `out`. Candidates share boots; the failure is shown alone in a fresh boot
+/// before and behind.
 pub fn shrink(from: &From, common: &Common, out: &Path, budget_runs: usize) -> Result<Report, Failure> {
-    let candidate = out.join("candidate");
-    let mut runs = Alone(common);
-    let (first, tries) = show_again(from, &mut runs, &candidate)?;
+    let Scratch(candidate) = &Scratch(out.join("candidate"));
+    let (first, tries) = show_again(from, &mut Alone(common), candidate)?;
     show::progress(&format!("shrinking {}: {}", from.signature.id(), from.signature));
-    let mut oracle = Guests {
-        runs: &mut runs,
-        wanted: &from.signature,
-        folder: &candidate,
-        tries,
-        machine_failures: 0,
-        runs_done: 0,
-    };
-    let reduced = reduce(from.scenario.clone(), first.hits, &mut oracle, budget_runs);
-    finish(from, common, out, reduced, &first.kernel)
+    let mut together = Together::new(common);
+    let search = Search { from, common, folder: candidate, tries };
+    let start = (from.scenario.clone(), first.hits);
+    let mut reduced = search.reduce(&mut together, start, budget_runs);
+    drop(together);
+    let mut confirmed = confirm(from, common, out, &reduced)?;
+    if confirmed == Some(false) {
+        show::progress("the smallest shows in company only; going back to one that shows alone");
+        reduced = search.reduce_alone(reduced, budget_runs)?;
+        confirmed = confirm(from, common, out, &reduced)?;
+    }
+    finish(from, out, reduced, &first.kernel, confirmed)
+}
+
+/// Where candidates run; gone when the search is over, however it ends.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Runs it as it is until it shows; then how often a candidate is tried: once, unless it took more than one run here.
@@ -162,6 +182,59 @@ fn show_again(from: &From, runs: &mut impl Runs, folder: &Path) -> Result<(Seen,
         "the failure does not show again in {FIRST_TRIES} runs alone in a fresh boot: {}",
         from.signature
     )))
+}
+
+/// What the searches of one shrink have in common.
+struct Search<'s> {
+    from: &'s From,
+    common: &'s Common,
+    folder: &'s Path,
+    tries: u32,
+}
+
+impl Search<'_> {
+    fn reduce(&self, runs: &mut impl Runs, start: (Value, Hits), budget: usize) -> Reduced<Failure> {
+        let mut oracle = Guests {
+            runs,
+            wanted: &self.from.signature,
+            folder: self.folder,
+            tries: self.tries,
+            machine_failures: 0,
+            runs_done: 0,
+        };
+        reduce(start.0, start.1, &mut oracle, budget)
+    }
+
+    fn alone(&self, scenario: &Value) -> Result<Option<Hits>, Failure> {
+        for _ in 0..self.tries {
+            Alone(self.common).run(runs::parse(scenario)?, self.folder)?;
+            let seen = runs::look(self.folder)?;
+            if seen.signature.as_ref() == Some(&self.from.signature) {
+                return Ok(Some(seen.hits));
+            }
+        }
+        Ok(None)
+    }
+
+    /// From the last step that shows alone, with what is left of the budget, every candidate alone.
+    fn reduce_alone(&self, company: Reduced<Failure>, budget: usize) -> Result<Reduced<Failure>, Failure> {
+        let mut steps = company.steps;
+        let mut runs_done = company.runs;
+        let start = loop {
+            steps.pop();
+            let scenario = steps.last().map_or(&self.from.scenario, |step| &step.scenario);
+            runs_done += 1;
+            match self.alone(scenario)? {
+                Some(hits) => break (scenario.clone(), hits),
+                None if steps.is_empty() => break (scenario.clone(), Hits::new()),
+                None => {}
+            }
+        };
+        let mut reduced = self.reduce(&mut Alone(self.common), start, budget.saturating_sub(runs_done));
+        reduced.runs += runs_done;
+        reduced.steps.splice(0..0, steps);
+        Ok(reduced)
+    }
 }
 
 /// Asks guests whether a scenario fails in the way that is looked for.
@@ -216,56 +289,54 @@ impl<R: Runs> Guests<'_, R> {
     }
 }
 
-/// Writes the result, and shows it once more where nobody has ended the search.
+/// Keeps the result, and shows it once more, alone in a fresh boot. None: the search was ended, so nobody looked.
+fn confirm(from: &From, common: &Common, out: &Path, reduced: &Reduced<Failure>) -> Result<Option<bool>, Failure> {
+    write(&reduced.scenario, from, common, out)?;
+    if matches!(reduced.ended, Ended::Stopped(_)) {
+        return Ok(None);
+    }
+    let run = out.join("run");
+    for _ in 0..FIRST_TRIES {
+        Alone(common).run(runs::parse(&reduced.scenario)?, &run)?;
+        if runs::judge_and_write(&run)?.signature.as_ref() == Some(&from.signature) {
+            return Ok(Some(true));
+        }
+    }
+    Ok(Some(false))
+}
+
+/// Says what came of it. What stopped the search, other than Ctrl-C, is told when its result has been kept.
 fn finish(
     from: &From,
-    common: &Common,
     out: &Path,
     reduced: Reduced<Failure>,
     kernel: &str,
+    confirmed: Option<bool>,
 ) -> Result<Report, Failure> {
-    let ended = match &reduced.ended {
+    let ended = match reduced.ended {
         Ended::Smallest => "smallest",
         Ended::Budget => "budget",
         Ended::Stopped(_) => "interrupted",
     };
-    let mut report = Report {
+    let report = Report {
         id: from.signature.id(),
         signature: from.signature.to_string(),
         rules: [rules(&from.scenario), rules(&reduced.scenario)],
         ops: [ops(&from.scenario), ops(&reduced.scenario)],
         runs: reduced.runs,
         ended,
-        confirmed: None,
+        confirmed,
         steps: reduced.steps.iter().map(|step| format!("run {}: {}", step.run, step.what)).collect(),
         kernel: kernel.to_owned(),
         folder: out.to_owned(),
         repro: show::quote(&out.join("repro.sh").display().to_string()),
     };
-    write(&reduced.scenario, from, common, out)?;
-    write_report(&report, out)?;
-    if let Ended::Stopped(failure) = reduced.ended
-        && !matches!(failure, Failure::Interrupted)
-    {
-        return Err(failure);
+    let path = out.join("shrunk.json");
+    fs::write(&path, pretty(&report)).at("write", path)?;
+    match reduced.ended {
+        Ended::Stopped(failure) if !matches!(failure, Failure::Interrupted) => Err(failure),
+        _ => Ok(report),
     }
-    if ended != "interrupted" {
-        report.confirmed = Some(confirm(from, common, out, &reduced.scenario)?);
-        write_report(&report, out)?;
-    }
-    remove(&out.join("candidate"))?;
-    Ok(report)
-}
-
-fn confirm(from: &From, common: &Common, out: &Path, scenario: &Value) -> Result<bool, Failure> {
-    let run = out.join("run");
-    for _ in 0..FIRST_TRIES {
-        Alone(common).run(runs::parse(scenario)?, &run)?;
-        if runs::judge_and_write(&run)?.signature.as_ref() == Some(&from.signature) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 fn write(scenario: &Value, from: &From, common: &Common, out: &Path) -> Result<(), Failure> {
@@ -285,21 +356,17 @@ fn write(scenario: &Value, from: &From, common: &Common, out: &Path) -> Result<(
     fs::set_permissions(out.join("repro.sh"), executable).at("make executable", out.join("repro.sh"))
 }
 
-fn write_report(report: &Report, out: &Path) -> Result<(), Failure> {
-    let path = out.join("shrunk.json");
-    fs::write(&path, pretty(report)).at("write", path)
-}
-
 fn pretty(value: &(impl Serialize + ?Sized)) -> String {
     let mut text = serde_json::to_string_pretty(value).expect("it holds nothing that JSON cannot say");
     text.push('\n');
     text
 }
 
-fn remove(folder: &Path) -> Result<(), Failure> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::io("remove", folder, &error)),
-        _ => Ok(()),
+impl Report {
+    /// The same for a night's result line; `folder` as seen from the night's folder.
+    pub fn for_night(&self, folder: &str) -> night_results::Shrunk {
+        let pair = |[before, after]: [usize; 2]| [before, after].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+        night_results::Shrunk { rules: pair(self.rules), ops: pair(self.ops), folder: folder.to_owned() }
     }
 }
 
