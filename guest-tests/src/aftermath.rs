@@ -12,7 +12,7 @@ use crate::ops::OpLine;
 use crate::programs::Programs;
 use crate::scenario::Scenario;
 use guest_vm::Kernel;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What was run, for host.json.
@@ -54,16 +54,13 @@ pub fn look(
         _ => None,
     };
     let sound = told.unmounted && told.end == GuestEnd::Done;
-    let e2fsck = if sound { Some(end_state::e2fsck(&image_file)?) } else { None };
-    let paths: BTreeSet<String> =
-        scenario.expect.iter().flat_map(|entry| entry.image.keys().cloned()).filter(|_| sound).collect();
-    let image = end_state::contents(
-        &image_file,
-        &folder.file(folder::INITRAMFS),
-        &paths,
-        &scenario.workload,
-        scenario.filesystem.block_bytes.into(),
-    )?;
+    let (mut e2fsck, mut image) = (None, BTreeMap::new());
+    if sound {
+        let (said, end) = end_state::look(&image_file, &folder.file(folder::LEFT), scenario)?;
+        end.write(folder)?;
+        let expected = scenario.expect.iter().flat_map(|entry| entry.image.keys().cloned());
+        (e2fsck, image) = (Some(said), end.contents(&expected.collect()));
+    }
     Ok(Host {
         guest_tests: crate::programs::VERSION.to_owned(),
         kernel: host::Kernel {

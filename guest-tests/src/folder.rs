@@ -51,6 +51,9 @@ pub const DEVICE_TRACE: &str = "device.trace";
 /// What `crash-states` found.
 pub const CRASH_STATES: &str = "crash-states.json";
 
+/// What the files were on the disk when the run was over.
+pub const END_STATE: &str = "end-state.json";
+
 /// A copy of what a power cut left, and its files, while they are looked at.
 pub const LEFT: &str = "left";
 
@@ -82,6 +85,7 @@ const ALL: &[&str] = &[
     IMAGE,
     DEVICE_TRACE,
     CRASH_STATES,
+    END_STATE,
     LEFT,
     INITRAMFS,
 ];

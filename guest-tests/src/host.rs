@@ -89,6 +89,33 @@ pub struct E2fsck {
     pub exit_code: i32,
     /// What it printed.
     pub text: String,
+    /// What a copy was after its journal had been replayed; none: there was nothing to replay, and nothing was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<Replayed>,
+    /// The kernel has written into the superblock that it met an error.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub error_recorded: bool,
+}
+
+/// A copy of an image whose journal was replayed, as the next mount would.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    /// Which step found that it is no whole file system, and what it said; none: it is one.
+    pub damage: Option<(String, String)>,
+}
+
+impl E2fsck {
+    /// Which step found damage that a mount would not make good, and what it said.
+    pub fn damage(&self) -> Option<(String, &str)> {
+        match &self.replayed {
+            Some(Replayed { damage }) => {
+                damage.as_ref().map(|(step, said)| (format!("after a replay of the journal, {step}"), said.as_str()))
+            }
+            None => {
+                (self.exit_code != 0).then(|| (format!("e2fsck -fn ended with {}", self.exit_code), self.text.as_str()))
+            }
+        }
+    }
 }
 
 /// A stage of the run.

@@ -3,15 +3,18 @@
 //! Lockstep is judged only if the guest's trace and the device's record are whole; findings that need neither are looked
 //! for in any case.
 
+use crate::crash_states::order::Order;
 use crate::device_record::{self, Decisions, DeviceRecord};
 use crate::differ::{self, Case, Exceptions};
+use crate::end_state::EndState;
 use crate::expectation::{self, Expectation, Seen};
 use crate::explained::{self, Witness};
 use crate::failure::Failure;
 use crate::findings::{self, Writeback};
 use crate::folder::{self, RUN_AGAIN, RunFolder};
 use crate::folder_lines::{GuestLine, ReplicaLine};
-use crate::host::{GuestEnd, Host};
+use crate::host::{E2fsck, GuestEnd, Host};
+use crate::modelled::{self, Modelled};
 use crate::ops::OpLine;
 use crate::scenario::{self, LockstepMode, Scenario};
 use crate::show::lockstep_of;
@@ -40,6 +43,10 @@ pub struct Recorded {
     pub trace: Result<Decoded, String>,
     /// Everything the guest's kernel logged.
     pub kernel_log: String,
+    /// The device's record, reduced to what stands in which order; an error: it cannot be read.
+    pub order: Result<Order, String>,
+    /// What the files were on the disk at the end; none: nobody looked.
+    pub end: Option<EndState>,
     /// What `crash-states` has found about the states of this run's power cuts; none: nobody has looked.
     pub crash_states: Option<Check>,
 }
@@ -66,11 +73,14 @@ pub fn read(run: &RunFolder) -> Result<Recorded, Failure> {
     // The console has what the kernel said before and after our own process listened.
     let kernel_log = run.read_text(folder::GUEST_LOG)? + &String::from_utf8_lossy(&run.read(folder::CONSOLE)?);
     let host = Host::read(run)?;
+    let device = run.read_text(folder::DEVICE)?;
     Ok(Recorded {
         trace: read_trace(run, &host),
         scenario,
         host,
-        device: device_record::read(&run.read_text(folder::DEVICE)?),
+        device: device_record::read(&device),
+        order: Order::read(&device),
+        end: EndState::read(run)?,
         decisions: device_record::read_decisions(&run.read_text(folder::DECISIONS)?),
         ops,
         kernel_log,
@@ -111,9 +121,10 @@ pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
     let chosen = dialect::choose(host.dialect.as_deref(), identity);
     let comparison = compare(recorded, chosen.as_ref().ok().map(|chosen| chosen.dialect))?;
     let (lockstep, why) = lockstep(recorded, &comparison, chosen.as_ref().err());
+    let modelled = modelled::follow(recorded);
     let expected = expectation::choose(&recorded.scenario.expect, release);
     let fired = fired(recorded);
-    let (findings, explained) = sorted(find(recorded), &expected, recorded, &fired);
+    let (findings, explained) = sorted(find(recorded, &modelled, &expected), &expected, recorded);
     let script_unmet = script_unmet(recorded);
     let reads = reads(&recorded.ops);
     let (outcome, why) = outcome(recorded, lockstep, why);
@@ -128,6 +139,7 @@ pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
     };
     let conclusion = expectation::conclude(&expected, &seen);
     let oracles = oracles(lockstep, recorded, &findings);
+    let counts = recorded.end.as_ref().map(|_| modelled.followed.counts);
     let comparison = comparison.ok();
     let verdict = Verdict {
         verdict: conclusion.outcome,
@@ -138,6 +150,7 @@ pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
         dialect_exact: chosen.as_ref().is_ok_and(|chosen| chosen.exact),
         oracles,
         compared: comparison.as_ref().map_or(Compared::default(), |judgement| judgement.compared.clone()),
+        modelled: counts,
         trace: trace_facts(recorded),
         fired,
         first_difference: comparison.as_ref().and_then(|judgement| value(judgement.first_difference.as_ref()?)),
@@ -289,17 +302,20 @@ fn of_the_mount(recorded: &Recorded) -> String {
     asked + &said.map_or_else(String::new, |line| format!(", and the kernel said: {}", line.trim()))
 }
 
-fn find(recorded: &Recorded) -> Vec<Finding> {
+fn find(recorded: &Recorded, modelled: &Modelled, expected: &Expectation) -> Vec<Finding> {
     let block_bytes = u64::from(recorded.scenario.filesystem.block_bytes);
     let mut found = Vec::new();
     if let (Ok(trace), Some(statuses)) = (&recorded.trace, statuses(recorded)) {
         found.extend(findings::in_writeback(&Writeback { guest: &trace.entries, statuses: &statuses, block_bytes }));
     }
-    found.extend(findings::in_content(&recorded.ops, block_bytes));
-    if let Some(e2fsck) = recorded.host.e2fsck.as_ref().filter(|e2fsck| e2fsck.exit_code != 0) {
-        let said = e2fsck.text.lines().find(|line| !line.starts_with("Pass")).unwrap_or_default();
-        let what = format!("e2fsck -fn ended with {}: {said}", e2fsck.exit_code);
-        found.push(Finding::new(findings::FILE_SYSTEM_DAMAGED, what));
+    // Where nobody could say beforehand what each operation gives, the model alone says what it may give.
+    if !expected.open {
+        found.extend(findings::unexpected_results(&recorded.ops));
+    }
+    found.extend(findings::not_allowed(&modelled.followed.misfits, &recorded.ops, &modelled.facts));
+    if let Some((step, said)) = recorded.host.e2fsck.as_ref().and_then(E2fsck::damage) {
+        let said = said.lines().find(|line| !line.starts_with("Pass")).unwrap_or_default();
+        found.push(Finding::new(findings::FILE_SYSTEM_DAMAGED, format!("{step}: {said}")));
     }
     found.extend(recorded.host.left.iter().flat_map(findings::in_left));
     let complaints = findings::complaints(&recorded.kernel_log);
@@ -311,12 +327,7 @@ fn find(recorded: &Recorded) -> Vec<Finding> {
 }
 
 /// Where nobody could say beforehand what the disk's faults would do, what they explain is laid aside.
-fn sorted(
-    findings: Vec<Finding>,
-    expected: &Expectation,
-    recorded: &Recorded,
-    fired: &BTreeMap<String, u64>,
-) -> (Vec<Finding>, Vec<Explained>) {
+fn sorted(findings: Vec<Finding>, expected: &Expectation, recorded: &Recorded) -> (Vec<Finding>, Vec<Explained>) {
     if !expected.open {
         return (findings, Vec::new());
     }
@@ -324,9 +335,8 @@ fn sorted(
     let requests = recorded.device.as_ref().map_or(&[][..], |device| &device.requests);
     let witness = Witness {
         failed: requests.iter().filter(failed).count() as u64,
-        lies: recorded.scenario.script.lies().into_iter().filter_map(|rule| fired.get(rule)).sum(),
+        lies: modelled::lies(recorded),
         complained: !findings::complaints(&recorded.kernel_log).is_empty(),
-        ops: &recorded.ops,
     };
     explained::sort(findings, &witness)
 }
@@ -369,9 +379,11 @@ fn oracles(lockstep: Lockstep, recorded: &Recorded, findings: &[Finding]) -> Ora
     let host = &recorded.host;
     let found = |id: &str| findings.iter().any(|finding| finding.id == id);
     let check = |id: &str| if found(id) { Check::Fail } else { Check::Pass };
+    let of_the_end = |finding: &&Finding| finding.op.is_none() && findings::OF_THE_END.contains(&finding.id.as_str());
+    let end_state = if findings.iter().any(|finding| of_the_end(&finding)) { Check::Fail } else { Check::Pass };
     Oracles {
         lockstep,
-        end_state: host.e2fsck.as_ref().map_or(Check::NotRun, |_| check(findings::FILE_SYSTEM_DAMAGED)),
+        end_state: host.e2fsck.as_ref().map_or(Check::NotRun, |_| end_state),
         kernel_log: check(findings::KERNEL_COMPLAINT),
         durability: durability(recorded),
     }

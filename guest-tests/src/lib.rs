@@ -3,6 +3,8 @@
 //! The one place where everything meets. `run` starts the disk and the guest and fills a folder; from there on there is no
 //! VM: `judge` makes the verdict from that folder alone, so `replay` gives the same bytes.
 
+pub use file_model::{durability, ops};
+
 pub mod aftermath;
 pub mod args;
 pub mod batch;
@@ -15,7 +17,6 @@ pub mod dialect;
 pub mod differ;
 pub mod disk;
 pub mod doctor;
-pub mod durability;
 pub mod end_state;
 pub mod expectation;
 pub mod explained;
@@ -29,9 +30,9 @@ pub mod host;
 pub mod interrupt;
 pub mod judge;
 pub mod machine;
+pub mod modelled;
 pub mod mutants;
 pub mod nightly;
-pub mod ops;
 pub mod page;
 pub mod patient;
 pub mod phases;

@@ -172,6 +172,10 @@ pub struct Verdict {
     pub oracles: Oracles,
     /// How much was compared.
     pub compared: Compared,
+    /// How much the model of files and results has looked at, and of how much it cannot say anything; none: the run is of a
+    /// program without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modelled: Option<file_model::live::Counts>,
     /// What the trace offered.
     pub trace: TraceFacts,
     /// How often each rule of the script fired.

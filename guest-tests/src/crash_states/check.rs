@@ -5,9 +5,14 @@ use crate::programs;
 use std::path::Path;
 use std::process::Command;
 
-/// Where the magic number of ext4 stands, and the number.
-const MAGIC_AT: u64 = 1024 + 56;
-const MAGIC: [u8; 2] = [0x53, 0xef];
+/// Where ext4's superblock begins, and fields in it with what they may say (fs/ext4/ext4.h, struct ext4_super_block).
+const SUPERBLOCK_AT: u64 = 1024;
+const MAGIC_AT: usize = 0x38;
+const MAGIC: u16 = 0xef53;
+const STATE_AT: usize = 0x3a;
+const STATE_ERROR: u16 = 2;
+const INCOMPAT_AT: usize = 0x60;
+const INCOMPAT_RECOVER: u16 = 4;
 
 /// Which step found that it is none, and what it said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,32 +23,70 @@ pub struct Damage {
     pub said: String,
 }
 
-/// Replays the journal as a mount would, in `image` itself, and looks at everything. None: it is a whole file system.
-pub fn replay_and_check(image: &Path) -> Result<Option<Damage>, Failure> {
-    if !has_magic(image)? {
-        return Ok(Some(Damage { step: "superblock", said: "no ext4 file system is there".into() }));
-    }
-    let (code, said) = e2fsck(&["-p"], image)?;
-    if code > 1 || said.lines().any(|line| !is_what_a_mount_does(line)) {
-        return Ok(Some(Damage { step: "journal replay", said }));
-    }
-    let (code, said) = e2fsck(&["-f", "-n"], image)?;
-    Ok((code != 0).then_some(Damage { step: "e2fsck -fn", said }))
+/// What became of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// None: it is a whole file system.
+    pub damage: Option<Damage>,
+    /// The kernel has written down that it met an error. That alone is no damage.
+    pub error_recorded: bool,
 }
 
-/// `e2fsck -p` repairs more than a mount would, a missing journal for one. A line that is none of these is such a repair.
+/// Replays the journal as a mount would, in `image` itself, and looks at everything.
+pub fn replay_and_check(image: &Path) -> Result<Checked, Failure> {
+    let Some(marks) = Marks::of(image)? else {
+        let damage = Damage { step: "superblock", said: "no ext4 file system is there".into() };
+        return Ok(Checked { damage: Some(damage), error_recorded: false });
+    };
+    let (code, said) = e2fsck(&["-p"], image)?;
+    let error_recorded = marks.error_recorded || said.lines().any(tells_of_an_error);
+    let damaged = |step, said| Ok(Checked { damage: Some(Damage { step, said }), error_recorded });
+    if code > 1 || said.lines().any(|line| !is_what_a_mount_does(line)) {
+        return damaged("journal replay", said);
+    }
+    match e2fsck(&["-f", "-n"], image)? {
+        (0, _) => Ok(Checked { damage: None, error_recorded }),
+        (_, said) => damaged("e2fsck -fn", said),
+    }
+}
+
+/// `e2fsck -p` repairs more than a mount would, a missing journal for one. A line that is none of these is such a repair. Where
+/// the superblock has an error written down, it looks at everything and says so.
 fn is_what_a_mount_does(line: &str) -> bool {
     let harmless = ["recovering journal", "clean, ", "Clearing orphaned inode ", "Truncating orphaned inode "];
     let said = line.split_once(": ").map_or(line, |(_, said)| said);
-    said.trim().is_empty() || harmless.iter().any(|words| said.starts_with(words))
+    let is_summary = said.contains(" files (") && said.ends_with(" blocks");
+    let harmless = harmless.iter().any(|words| said.starts_with(words));
+    said.trim().is_empty() || harmless || is_summary || tells_of_an_error(line)
 }
 
-fn has_magic(image: &Path) -> Result<bool, Failure> {
-    use std::os::unix::fs::FileExt;
-    let mut magic = [0; 2];
-    let file = std::fs::File::open(image).at("open", image)?;
-    file.read_exact_at(&mut magic, MAGIC_AT).at("read", image)?;
-    Ok(magic == MAGIC)
+fn tells_of_an_error(line: &str) -> bool {
+    line.ends_with("contains a file system with errors, check forced.")
+}
+
+/// What the superblock says of the file system as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// The journal must be replayed.
+    pub needs_replay: bool,
+    /// The kernel has met an error.
+    pub error_recorded: bool,
+}
+
+impl Marks {
+    /// None: there is no ext4 file system.
+    pub fn of(image: &Path) -> Result<Option<Marks>, Failure> {
+        use std::os::unix::fs::FileExt;
+        let mut superblock = [0; 0x64];
+        let file = std::fs::File::open(image).at("open", image)?;
+        file.read_exact_at(&mut superblock, SUPERBLOCK_AT).at("read", image)?;
+        let at = |offset: usize| u16::from_le_bytes([superblock[offset], superblock[offset + 1]]);
+        let marks = || Marks {
+            needs_replay: at(INCOMPAT_AT) & INCOMPAT_RECOVER != 0,
+            error_recorded: at(STATE_AT) & STATE_ERROR != 0,
+        };
+        Ok((at(MAGIC_AT) == MAGIC).then(marks))
+    }
 }
 
 /// Its exit code and all it said. Only a code without "errors were left" (4) is trouble of its own: with one, it had enough

@@ -31,12 +31,22 @@ impl Pool {
     }
 }
 
-/// Reads everything; the files lie in `scratch` meanwhile. The inner error: the file system is not readable, and why.
-pub fn read(image: &Path, scratch: &Path, pool: &Pool) -> Result<Result<Tree, String>, Failure> {
+/// What debugfs says of inodes, by path.
+pub type Stats = BTreeMap<String, String>;
+
+/// Reads everything, and what the inodes of `named` are; the files lie in `scratch` meanwhile. The inner error: the file system is
+/// not readable, and why.
+pub fn read(
+    image: &Path,
+    scratch: &Path,
+    pool: &Pool,
+    named: &[String],
+) -> Result<Result<(Tree, Stats), String>, Failure> {
     let files = tempfile::tempdir_in(scratch).at("make a folder in", scratch)?;
-    if let Some(said) = dump(image, files.path())? {
-        return Ok(Err(said));
-    }
+    let stats = match dump(image, files.path(), named)? {
+        Ok(stats) => stats,
+        Err(said) => return Ok(Err(said)),
+    };
     let mut tree = Tree::default();
     let lost_and_found = files.path().join("lost+found");
     // It is nobody's but the file system's.
@@ -44,16 +54,20 @@ pub fn read(image: &Path, scratch: &Path, pool: &Pool) -> Result<Result<Tree, St
         std::fs::remove_dir_all(&lost_and_found).at("remove", &lost_and_found)?;
     }
     folder(files.path(), "", pool, &mut tree)?;
-    Ok(Ok(tree))
+    Ok(Ok((tree, stats)))
 }
 
-/// Copies all files out. Gives what debugfs has to complain of.
-fn dump(image: &Path, to: &Path) -> Result<Option<String>, Failure> {
+/// Copies all files out. The inner error: what debugfs has to complain of.
+fn dump(image: &Path, to: &Path, named: &[String]) -> Result<Result<Stats, String>, Failure> {
     let program = programs::on_host("debugfs").ok_or_else(|| {
         Failure::infrastructure("debugfs is not installed", "run scripts/setup (Debian package e2fsprogs)")
     })?;
+    let mut commands = tempfile::NamedTempFile::new().at("make a file in", Path::new("the temporary folder"))?;
+    let lines = named.iter().map(|path| format!("{STAT}{path}\"\n")).collect::<String>();
+    let script = format!("rdump / \"{}\"\n{lines}", to.display());
+    std::io::Write::write_all(&mut commands, script.as_bytes()).at("write", commands.path())?;
     let mut command = Command::new(&program);
-    command.arg("-R").arg(format!("rdump / \"{}\"", to.display())).arg(image).env("LC_ALL", "C");
+    command.arg("-f").arg(commands.path()).arg(image).env("LC_ALL", "C");
     let output = command.output().at("start", &program)?;
     if !output.status.success() {
         return Err(Failure::infrastructure(
@@ -69,12 +83,25 @@ fn dump(image: &Path, to: &Path) -> Result<Option<String>, Failure> {
         ));
     }
     let complaints: Vec<&str> = said.lines().filter(|line| !is_harmless(line)).collect();
-    Ok((!complaints.is_empty()).then(|| complaints.join("\n")))
+    Ok(match complaints.is_empty() {
+        true => Ok(stats(&String::from_utf8_lossy(&output.stdout))),
+        false => Err(complaints.join("\n")),
+    })
+}
+
+/// How debugfs is asked for an inode.
+const STAT: &str = "stat \"/";
+
+/// Each answer stands behind its question.
+fn stats(said: &str) -> Stats {
+    let answers = said.split("debugfs: ").filter_map(|answer| answer.strip_prefix(STAT)?.split_once("\"\n"));
+    answers.map(|(path, answer)| (path.to_owned(), answer.to_owned())).collect()
 }
 
 /// Its version, and that an ordinary user's copies are his own.
 fn is_harmless(line: &str) -> bool {
-    line.trim().is_empty() || line.starts_with("debugfs 1.") || line.contains("while changing ownership of")
+    let harmless = ["while changing ownership of", ": File not found by ext2_lookup"];
+    line.trim().is_empty() || line.starts_with("debugfs 1.") || harmless.iter().any(|words| line.contains(words))
 }
 
 fn folder(at: &Path, path: &str, pool: &Pool, tree: &mut Tree) -> Result<(), Failure> {

@@ -39,6 +39,7 @@ impl Files {
         for (path, node) in &tree.0 {
             let found = match node {
                 Node::File(data) => Some((data.len() as u64, fnv1a64(data))),
+                Node::Mapped(found) => u64::from_str_radix(&found.fnv1a64, 16).ok().map(|digest| (found.size, digest)),
                 Node::Folder | Node::Other => None,
             };
             files.insert(path.clone(), found);

@@ -8,9 +8,9 @@
 //!
 //! Images that are the same byte for byte are examined once, and judged for each of their cuts.
 
-mod check;
+pub mod check;
 pub mod command;
-mod contents;
+pub mod contents;
 pub mod cuts;
 pub mod kernel;
 mod left;
@@ -190,15 +190,15 @@ impl Shared<'_> {
 
 /// Replays the journal in `image`, checks it, and reads its files if they are wanted; they lie beside it meanwhile.
 fn look(image: &Path, with_files: bool, pool: &Pool) -> Result<Looked, Failure> {
-    if let Some(damage) = check::replay_and_check(image)? {
+    if let Some(damage) = check::replay_and_check(image)?.damage {
         return Ok(Looked::Damaged(damage));
     }
     if !with_files {
         return Ok(Looked::Whole(None));
     }
     let scratch = image.parent().unwrap_or(Path::new("."));
-    Ok(match contents::read(image, scratch, pool)? {
-        Ok(tree) => Looked::Whole(Some(tree)),
+    Ok(match contents::read(image, scratch, pool, &[])? {
+        Ok((tree, _)) => Looked::Whole(Some(tree)),
         Err(said) => Looked::Damaged(Damage { step: "reading its files", said }),
     })
 }

@@ -15,10 +15,11 @@ use crate::device_record::{self, DeviceRecord};
 use crate::differ;
 use crate::durability::Reach;
 use crate::ops::OpLine;
+use fault_injection::Op;
 use guest_init::job::Action;
 use kernel_trace::Decoded;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use writeback_events::{Body, RequestId, Stimulus};
 
 /// The device's record, reduced to what stands in which order.
@@ -35,6 +36,10 @@ pub struct Order {
     pub early_bytes: u64,
     /// A request was answered with something else than OK.
     pub refused_something: bool,
+    /// Where the first of these answers stands.
+    pub first_refused: Option<u64>,
+    /// The same for requests that change the disk.
+    pub first_refused_write: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +48,8 @@ enum Line {
     Issue {
         n: u64,
         seq: u64,
+        #[serde(default)]
+        op: Option<Op>,
     },
     Complete {
         n: u64,
@@ -69,13 +76,25 @@ impl Order {
     /// Reads device.jsonl; its first line is a header.
     pub fn read(text: &str) -> Result<Order, String> {
         let mut order = Order::default();
+        let mut reads = BTreeSet::new();
         for (number, line) in text.lines().enumerate().skip(1) {
             let wrong = |error| format!("line {} of the device's record: {error}", number + 1);
             match serde_json::from_str(line).map_err(wrong)? {
-                Line::Issue { n, seq } => drop(order.issued.insert(seq, n)),
+                Line::Issue { n, seq, op } => {
+                    order.issued.insert(seq, n);
+                    if op == Some(Op::Read) {
+                        reads.insert(seq);
+                    }
+                }
                 Line::Complete { n, seq, status } => {
                     order.completed.insert(seq, n);
-                    order.refused_something |= status != 0;
+                    if status != 0 {
+                        order.refused_something = true;
+                        order.first_refused.get_or_insert(n);
+                        if !reads.contains(&seq) {
+                            order.first_refused_write.get_or_insert(n);
+                        }
+                    }
                 }
                 Line::Mark { n, name } => order.marks.push((n, name)),
                 Line::PowerCut { n, cut, seq } => drop(order.cuts.insert(cut, (n, seq))),
@@ -94,10 +113,15 @@ impl Order {
     /// How far the workload had come at a cut; none: the record has no such cut.
     pub fn reach(&self, cut: u64, ops: &[OpLine], seen: Option<&Seen>) -> Option<Reach> {
         let (at, _) = *self.cuts.get(&cut)?;
+        Some(self.reach_at(at, ops, seen))
+    }
+
+    /// The same at any place of the record.
+    pub fn reach_at(&self, at: u64, ops: &[OpLine], seen: Option<&Seen>) -> Reach {
         let by_marks = self.by_marks(at, ops);
         let by_trace = seen.map_or(everything_possible(ops), |seen| seen.reach(at, self));
         let returned = by_marks.returned.max(by_trace.returned);
-        Some(Reach { returned, begun: by_marks.begun.min(by_trace.begun).max(returned) })
+        Reach { returned, begun: by_marks.begun.min(by_trace.begun).max(returned) }
     }
 
     fn by_marks(&self, cut: u64, ops: &[OpLine]) -> Reach {

@@ -1,42 +1,32 @@
-//! Findings in what the workload read: data of the disk's past, data that was promised and is gone, data that nobody wrote.
+//! Findings in what the workload got and what is left of its files: data of the disk's past, data that was promised and is gone, data
+//! that nobody wrote, results that nothing explains.
 //!
-//! The model of a file is the list of what was written into it, in order. What an fsync that returned 0 has promised must
-//! be there, or something written later. A write or an fsync that failed promises nothing, so such a stretch may hold
-//! anything; that is for other findings to say.
-//!
-//! Bytes that are nothing known are told apart from data that is gone. They are known by whole sectors only, so a sector
-//! that two writes share, or that a write without a promise has touched, says nothing: it may rightly be a mixture.
+//! What is allowed says the model (`file-model`); here its misfits become findings.
 
-use super::{CORRUPT_DATA_RETURNED, STALE_DATA_READ, UNEXPECTED_RESULT, WRITTEN_DATA_LOST};
+use super::{
+    CONTENTS_NOT_ALLOWED, CORRUPT_DATA_RETURNED, ERRNO_NOT_ALLOWED, EXTENT_MAP_NOT_ALLOWED, FILE_LOST,
+    NAME_NOT_ALLOWED, STALE_DATA_READ, UNEXPECTED_RESULT, WRITTEN_DATA_LOST,
+};
 use crate::ops::OpLine;
 use crate::verdict::Finding;
-use guest_init::job::{Action, Write};
-use guest_init::pattern::{Content, Run};
-use std::collections::BTreeMap;
+use file_model::{Facts, Misfit, MisfitKind};
+use guest_init::job::Errno;
+use guest_init::pattern::Content;
 use std::ops::Range;
 
 /// Bytes of a disk sector.
 const SECTOR_BYTES: u64 = 512;
 
-/// Walks the workload once. `block_bytes` is the file system's block size.
-pub fn find(ops: &[OpLine], block_bytes: u64) -> Vec<Finding> {
-    let mut files = Files::default();
-    let mut findings = Vec::new();
-    for line in ops {
-        findings.extend(unexpected_result(line));
-        findings.extend(files.read_back(line, block_bytes));
-        files.apply(line);
-    }
-    findings
+/// Operations that gave another result than the scenario says. One that never came back is the run's failure, not a finding.
+pub fn unexpected_results(ops: &[OpLine]) -> Vec<Finding> {
+    ops.iter().filter_map(unexpected_result).collect()
 }
 
-/// An operation that never came back is the run's failure, not a finding.
 fn unexpected_result(line: &OpLine) -> Option<Finding> {
     let result = line.result.as_ref()?;
     if result.errno == line.args.errno {
         return None;
     }
-    let word = |errno: Option<guest_init::job::Errno>| errno.map_or("success".to_owned(), |errno| errno.to_string());
     let what = format!(
         "operation {} ({}) gave {}, expected was {}",
         line.index,
@@ -51,269 +41,114 @@ fn unexpected_result(line: &OpLine) -> Option<Finding> {
     })
 }
 
-/// What a write, a hole or an error left of a stretch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Layer {
-    /// Bytes of a named pattern.
-    Pattern(String),
-    /// Zeros.
-    Zero,
-    /// Nobody can say: an operation on it failed.
-    Anything,
+fn word(errno: Option<Errno>) -> String {
+    errno.map_or("success".to_owned(), |errno| errno.to_string())
 }
 
-#[derive(Clone, Debug)]
-struct Written {
-    bytes: Range<u64>,
-    layer: Layer,
-    /// The pattern it was to bring, also where the operation failed.
-    pattern: Option<String>,
-    /// An fsync that returned 0 came after it, and none that failed before that.
-    promised: bool,
+/// What the model does not allow.
+pub fn not_allowed(misfits: &[Misfit], ops: &[OpLine], facts: &Facts) -> Vec<Finding> {
+    misfits.iter().map(|misfit| finding(misfit, ops, facts)).collect()
 }
 
-#[derive(Clone, Debug, Default)]
-struct File {
-    written: Vec<Written>,
-}
-
-/// Files by name; hard links share one.
-#[derive(Debug, Default)]
-struct Files {
-    names: BTreeMap<String, usize>,
-    files: Vec<File>,
-}
-
-impl Files {
-    fn id(&mut self, name: &str) -> usize {
-        if let Some(&id) = self.names.get(name) {
-            return id;
+fn finding(misfit: &Misfit, ops: &[OpLine], facts: &Facts) -> Finding {
+    let path = misfit.path.as_deref().unwrap_or_default();
+    let first = misfit.first.clone().unwrap_or_default();
+    let (id, what, disk_block) = match &misfit.kind {
+        MisfitKind::Stale(content) => {
+            let (held, disk_block) = held(content, &first, facts.block_bytes);
+            (
+                STALE_DATA_READ,
+                format!("{}; first: {} hold {held}", amount(misfit, "stale bytes"), bytes(&first)),
+                disk_block,
+            )
         }
-        self.files.push(File::default());
-        self.names.insert(name.to_owned(), self.files.len() - 1);
-        self.files.len() - 1
-    }
-
-    fn file(&mut self, name: &str) -> &mut File {
-        let id = self.id(name);
-        &mut self.files[id]
-    }
-
-    fn apply(&mut self, line: &OpLine) {
-        let done = line.succeeded();
-        match &line.args.action {
-            Action::Write(write) | Action::AioWrite(write) => self.file(&write.path).write(write, done),
-            Action::MmapWrite { path, offset, len, pattern, .. } => {
-                self.file(path).add(*offset..offset + len, layer(pattern, done), Some(pattern));
-            }
-            Action::Truncate { path, len } => self.file(path).add(*len..u64::MAX, zero(done), None),
-            Action::Punch { path, offset, len } => self.file(path).add(*offset..offset + len, zero(done), None),
-            Action::Fsync { path } | Action::Fdatasync { path } => self.file(path).synced(done),
-            // It promises nothing, but an error it reports is reported: nothing written before is promised any more.
-            Action::SyncFileRange { path, .. } if !done => self.file(path).synced(false),
-            Action::Rename { path, to } if done => {
-                let id = self.id(path);
-                self.names.remove(path);
-                self.names.insert(to.clone(), id);
-            }
-            Action::Link { path, to } if done => {
-                let id = self.id(path);
-                self.names.insert(to.clone(), id);
-            }
-            Action::Unlink { path } if done => {
-                self.names.remove(path);
-            }
-            _ => {}
+        MisfitKind::Lost(wanted) => {
+            let what = format!(
+                "{} bytes of {path} that fsync had promised are gone; first: {} should hold {wanted} or newer",
+                misfit.total,
+                bytes(&first)
+            );
+            (WRITTEN_DATA_LOST, what, None)
         }
-    }
-
-    fn read_back(&mut self, line: &OpLine, block_bytes: u64) -> Vec<Finding> {
-        let read = line.result.as_ref().and_then(|result| result.read.as_ref());
-        let (Action::Read { path, .. }, Some(read)) = (&line.args.action, read) else { return Vec::new() };
-        let file = self.file(path).clone();
-        let stale: Vec<&Run> = read.map.runs.iter().filter(|run| file.is_stale(run)).collect();
-        let lost: Vec<(Range<u64>, String)> = read.map.runs.iter().flat_map(|run| file.lost_in(run)).collect();
-        let mut findings = Vec::new();
-        findings.extend(stale_finding(line, path, &stale, block_bytes));
-        findings.extend(lost_finding(line, path, &lost));
-        let others = read.map.runs.iter().filter(|run| matches!(run.content, Content::Other { .. }));
-        let corrupt: Vec<Range<u64>> = others.flat_map(|run| file.corrupt_in(run)).collect();
-        findings.extend(corrupt_finding(line, path, &corrupt));
-        findings
+        MisfitKind::Corrupt => (CORRUPT_DATA_RETURNED, corrupt(misfit, path, &first), None),
+        MisfitKind::Contents(wanted) => {
+            let what = format!(
+                "{} that the operations' results do not allow; first: {} should hold {wanted}",
+                amount(misfit, "bytes"),
+                bytes(&first)
+            );
+            (CONTENTS_NOT_ALLOWED, what, None)
+        }
+        MisfitKind::Size { found, allowed } => {
+            let what = format!("{} {found} bytes, allowed was {allowed}", who(misfit));
+            (CONTENTS_NOT_ALLOWED, what, None)
+        }
+        MisfitKind::Result { got, allowed } => (ERRNO_NOT_ALLOWED, result(misfit, ops, *got, allowed), None),
+        MisfitKind::NameLost => (FILE_LOST, format!("{path} is gone at the end, and nothing took it away"), None),
+        MisfitKind::NameWrong(what) => (NAME_NOT_ALLOWED, format!("at the end {path} {what}"), None),
+        MisfitKind::Blocks(what) => {
+            let blocks = first.start / facts.block_bytes..first.end / facts.block_bytes;
+            let what = format!("at the end blocks {}..{} of {path} {what}", blocks.start, blocks.end);
+            (EXTENT_MAP_NOT_ALLOWED, what, None)
+        }
+    };
+    Finding {
+        op: misfit.op,
+        path: misfit.path.clone(),
+        ino: misfit.ino,
+        offset: misfit.first.as_ref().map(|first| first.start),
+        bytes: misfit.first.as_ref().map(|first| first.end - first.start),
+        disk_block,
+        ..Finding::new(id, what)
     }
 }
 
-fn layer(pattern: &str, done: bool) -> Layer {
-    if done { Layer::Pattern(pattern.to_owned()) } else { Layer::Anything }
-}
-
-fn zero(done: bool) -> Layer {
-    if done { Layer::Zero } else { Layer::Anything }
-}
-
-impl File {
-    fn write(&mut self, write: &Write, done: bool) {
-        for (offset, len) in write.calls() {
-            self.add(offset..offset + len, layer(&write.pattern, done), Some(&write.pattern));
-        }
-    }
-
-    fn add(&mut self, bytes: Range<u64>, layer: Layer, pattern: Option<&String>) {
-        self.written.push(Written { bytes, layer, pattern: pattern.cloned(), promised: false });
-    }
-
-    /// An fsync came back. One that failed has told its error, and the next may return 0 without the data being there.
-    fn synced(&mut self, done: bool) {
-        for written in self.written.iter_mut().filter(|written| !written.promised) {
-            match done {
-                true => written.promised = written.layer != Layer::Anything,
-                false => written.layer = Layer::Anything,
-            }
-        }
-    }
-
-    /// What nobody has written into this file at this place, but what the disk or another file once held.
-    fn is_stale(&self, run: &Run) -> bool {
-        match &run.content {
-            Content::Past { .. } => true,
-            Content::Pattern { name } | Content::Misplaced { name, .. } => {
-                let given = |written: &Written| written.pattern.as_ref() == Some(name);
-                let mut over = self.written.iter().filter(|written| overlap(&written.bytes, &bytes_of(run)).is_some());
-                !over.any(given)
-            }
-            Content::Zero | Content::Other { .. } => false,
-        }
-    }
-
-    /// Sectors of unknown content that cannot be a mixture of what was written.
-    fn corrupt_in(&self, run: &Run) -> Vec<Range<u64>> {
-        let bytes = bytes_of(run);
-        let first = bytes.start - bytes.start % SECTOR_BYTES;
-        let sectors = (first..bytes.end).step_by(SECTOR_BYTES as usize);
-        let parts = sectors.filter_map(|start| overlap(&(start..start + SECTOR_BYTES), &bytes));
-        parts.filter(|part| self.must_be_whole(part)).collect()
-    }
-
-    /// Nothing was ever written there, or one promised write covers it and nothing came after.
-    fn must_be_whole(&self, part: &Range<u64>) -> bool {
-        let over: Vec<&Written> =
-            self.written.iter().filter(|written| overlap(&written.bytes, part).is_some()).collect();
-        let covers =
-            |written: &&Written| written.promised && written.bytes.start <= part.start && part.end <= written.bytes.end;
-        over.last().is_none_or(covers)
-    }
-
-    /// Stretches of a run that hold neither what was promised nor anything later. Unknown bytes are no loss: see `corrupt_in`.
-    fn lost_in(&self, run: &Run) -> Vec<(Range<u64>, String)> {
-        if matches!(run.content, Content::Other { .. }) {
-            return Vec::new();
-        }
-        let mut edges: Vec<u64> = vec![run.offset, run.offset + run.len];
-        for part in self.written.iter().filter_map(|written| overlap(&written.bytes, &bytes_of(run))) {
-            edges.extend([part.start, part.end]);
-        }
-        edges.sort_unstable();
-        edges.dedup();
-        let stretches = edges.windows(2).map(|edge| edge[0]..edge[1]);
-        stretches.filter_map(|stretch| Some((stretch.clone(), self.promise_broken(&stretch, &run.content)?))).collect()
-    }
-
-    /// The pattern that should be in a stretch with no edge inside, if what was read breaks the promise.
-    fn promise_broken(&self, stretch: &Range<u64>, read: &Content) -> Option<String> {
-        let over: Vec<&Written> =
-            self.written.iter().filter(|written| overlap(&written.bytes, stretch).is_some()).collect();
-        let promised = over.iter().rposition(|written| written.promised)?;
-        let kept = over[promised..].iter().any(|written| shows(&written.layer, read));
-        match &over[promised].layer {
-            _ if kept => None,
-            Layer::Pattern(name) => Some(name.clone()),
-            Layer::Zero => Some("zeros".to_owned()),
-            Layer::Anything => None,
-        }
-    }
-}
-
-fn shows(layer: &Layer, read: &Content) -> bool {
-    match (layer, read) {
-        (Layer::Anything, _) | (Layer::Zero, Content::Zero) => true,
-        (Layer::Pattern(written), Content::Pattern { name }) => written == name,
-        _ => false,
-    }
-}
-
-fn bytes_of(run: &Run) -> Range<u64> {
-    run.offset..run.offset + run.len
-}
-
-fn overlap(a: &Range<u64>, b: &Range<u64>) -> Option<Range<u64>> {
-    let both = a.start.max(b.start)..a.end.min(b.end);
-    (both.start < both.end).then_some(both)
-}
-
-fn stale_finding(line: &OpLine, path: &str, stale: &[&Run], block_bytes: u64) -> Option<Finding> {
-    let first = *stale.first()?;
-    let total: u64 = stale.iter().map(|run| run.len).sum();
-    let (held, disk_block) = match &first.content {
+/// What a stale stretch holds, and the disk block it came from.
+fn held(content: &Content, first: &Range<u64>, block_bytes: u64) -> (String, Option<u64>) {
+    match content {
         Content::Past { sector, .. } => {
             let block = sector * SECTOR_BYTES / block_bytes;
-            let last = (sector * SECTOR_BYTES + first.len - 1) / block_bytes;
+            let last = (sector * SECTOR_BYTES + (first.end - first.start) - 1) / block_bytes;
             (format!("what disk blocks {block}..={last} held before the run"), Some(block))
         }
         Content::Pattern { name } | Content::Misplaced { name, .. } => {
             (format!("the pattern {name:?}, which was never written there"), None)
         }
-        Content::Zero | Content::Other { .. } => return None,
-    };
-    let range = bytes_of(first);
-    let what = format!(
-        "reading {path} gave {total} stale bytes in {} place(s); first: bytes {}..{} hold {held}",
-        stale.len(),
-        range.start,
-        range.end
-    );
-    Some(Finding {
-        op: Some(line.index),
-        path: Some(path.to_owned()),
-        ino: line.result.as_ref().and_then(|result| result.inode),
-        offset: Some(range.start),
-        bytes: Some(first.len),
-        disk_block,
-        ..Finding::new(STALE_DATA_READ, what)
-    })
+        Content::Zero | Content::Other { .. } => ("what was never written there".to_owned(), None),
+    }
 }
 
-fn lost_finding(line: &OpLine, path: &str, lost: &[(Range<u64>, String)]) -> Option<Finding> {
-    let (first, content) = lost.first()?;
-    let total: u64 = lost.iter().map(|(range, _)| range.end - range.start).sum();
-    let what = format!(
-        "{total} bytes of {path} that fsync had promised are gone; first: bytes {}..{} should hold {content:?} or newer",
-        first.start, first.end
-    );
-    Some(Finding {
-        op: Some(line.index),
-        path: Some(path.to_owned()),
-        ino: line.result.as_ref().and_then(|result| result.inode),
-        offset: Some(first.start),
-        bytes: Some(first.end - first.start),
-        ..Finding::new(WRITTEN_DATA_LOST, what)
-    })
+fn corrupt(misfit: &Misfit, path: &str, first: &Range<u64>) -> String {
+    let total = misfit.total;
+    match misfit.op {
+        Some(_) => {
+            format!("reading {path} gave {total} bytes that nobody wrote, with success; first: {}", bytes(first))
+        }
+        None => format!("at the end {path} holds {total} bytes that nobody wrote; first: {}", bytes(first)),
+    }
 }
 
-fn corrupt_finding(line: &OpLine, path: &str, corrupt: &[Range<u64>]) -> Option<Finding> {
-    let first = corrupt.first()?;
-    let total: u64 = corrupt.iter().map(|part| part.end - part.start).sum();
-    let what = format!(
-        "reading {path} gave {total} bytes that nobody wrote, with success; first: bytes {}..{}",
-        first.start, first.end
-    );
-    Some(Finding {
-        op: Some(line.index),
-        path: Some(path.to_owned()),
-        ino: line.result.as_ref().and_then(|result| result.inode),
-        offset: Some(first.start),
-        bytes: Some(total),
-        ..Finding::new(CORRUPT_DATA_RETURNED, what)
-    })
+fn result(misfit: &Misfit, ops: &[OpLine], got: Option<Errno>, allowed: &[Option<Errno>]) -> String {
+    let line = ops.iter().find(|line| Some(line.index) == misfit.op);
+    let (index, words) = line.map_or((0, String::new()), |line| (line.index, line.describe()));
+    let allowed: Vec<String> = allowed.iter().map(|errno| word(*errno)).collect();
+    format!("operation {index} ({words}) gave {}; after what went before only {} can be", word(got), allowed.join(", "))
+}
+
+fn who(misfit: &Misfit) -> String {
+    let path = misfit.path.as_deref().unwrap_or_default();
+    match misfit.op {
+        Some(_) => format!("reading {path} gave"),
+        None => format!("at the end {path} holds"),
+    }
+}
+
+fn amount(misfit: &Misfit, what: &str) -> String {
+    format!("{} {} {what} in {} place(s)", who(misfit), misfit.total, misfit.places)
+}
+
+fn bytes(range: &Range<u64>) -> String {
+    format!("bytes {}..{}", range.start, range.end)
 }
 
 #[cfg(test)]
@@ -321,8 +156,8 @@ fn corrupt_finding(line: &OpLine, path: &str, corrupt: &[Range<u64>]) -> Option<
 mod tests {
     use super::*;
     use crate::ops::OpResult;
-    use guest_init::job::{Errno, Op};
-    use guest_init::pattern::PatternMap;
+    use guest_init::job::Op;
+    use guest_init::pattern::{Pattern, PatternMap, Run, fnv1a64};
     use guest_init::protocol::ReadBack;
 
     /// A line of the workload, as the scenario writes it, with the errno it gave.
@@ -332,11 +167,24 @@ mod tests {
         OpLine { index: 0, args, result: Some(result) }
     }
 
+    /// A read that gave these runs, and nothing but them.
     fn read(runs: Vec<Run>) -> OpLine {
-        let mut line = op(r#"{"op":"read","path":"f"}"#, None);
-        let back = ReadBack { fnv1a64: String::new(), map: PatternMap { runs } };
+        let data: Vec<u8> = runs.iter().flat_map(some_bytes).collect();
+        let (offset, len) = (runs[0].offset, data.len());
+        let mut line = op(&format!(r#"{{"op":"read","path":"f","offset":{offset},"len":{len}}}"#), None);
+        let back = ReadBack { fnv1a64: format!("{:016x}", fnv1a64(&data)), map: PatternMap { runs } };
         line.result.as_mut().unwrap().read = Some(back);
         line
+    }
+
+    fn some_bytes(run: &Run) -> Vec<u8> {
+        let mut data = vec![0; run.len as usize];
+        match &run.content {
+            Content::Pattern { name } => Pattern::new(name).fill(run.offset, &mut data),
+            Content::Zero => {}
+            _ => data.fill(7),
+        }
+        data
     }
 
     fn run(offset: u64, len: u64, content: Content) -> Run {
@@ -355,14 +203,25 @@ mod tests {
         op(r#"{"op":"fsync","path":"f"}"#, errno)
     }
 
+    /// Of a disk that has refused something.
+    fn find(ops: &[OpLine]) -> Vec<Finding> {
+        let facts = Facts { first_error: Some(0), first_write_error: Some(0), ..Facts::default() };
+        let create = op(r#"{"op":"create","path":"f"}"#, None);
+        let lines = std::iter::once(&create).chain(ops).zip(0..);
+        let lines: Vec<OpLine> = lines.map(|(line, index)| OpLine { index, ..line.clone() }).collect();
+        let mut found = unexpected_results(&lines);
+        found.extend(not_allowed(&file_model::follow(&lines, &facts, None).misfits, &lines, &facts));
+        found
+    }
+
     fn ids(ops: &[OpLine]) -> Vec<String> {
-        find(ops, 4096).into_iter().map(|finding| finding.id).collect()
+        find(ops).into_iter().map(|finding| finding.id).collect()
     }
 
     #[test]
     fn data_that_fsync_promised_and_a_read_does_not_give_is_lost() {
         let zeros = read(vec![run(0, 4096, new()), run(4096, 4096, Content::Zero)]);
-        let found = find(&[write(), fsync(None), zeros], 4096);
+        let found = find(&[write(), fsync(None), zeros]);
         assert_eq!(found.len(), 1);
         assert_eq!(
             (found[0].id.as_str(), found[0].offset, found[0].bytes),
@@ -381,13 +240,14 @@ mod tests {
 
     #[test]
     fn bytes_that_nobody_wrote_are_corrupt_and_not_lost() {
-        let found = find(&[write(), fsync(None), read(vec![run(0, 512, new()), other(512, 1024)])], 4096);
+        let found = find(&[write(), fsync(None), read(vec![run(0, 512, new()), other(512, 1024)])]);
         assert_eq!(found.len(), 1);
         assert_eq!(
             (found[0].id.as_str(), found[0].offset, found[0].bytes),
             (CORRUPT_DATA_RETURNED, Some(512), Some(1024))
         );
-        assert_eq!(ids(&[read(vec![other(0, 512)])]), [CORRUPT_DATA_RETURNED], "nobody wrote there at all");
+        let fallocate = op(r#"{"op":"fallocate","path":"f","len":8192}"#, None);
+        assert_eq!(ids(&[fallocate, read(vec![other(0, 512)])]), [CORRUPT_DATA_RETURNED], "nobody wrote there at all");
     }
 
     #[test]
@@ -396,14 +256,16 @@ mod tests {
             op(&format!(r#"{{"op":"write","path":"f","offset":{offset},"len":{len},"pattern":"b"}}"#), None)
         };
         let mixed = || read(vec![other(0, 512)]);
-        assert_eq!(ids(&[write(), part(100, 50), fsync(None), mixed()]), [""; 0], "two writes share it");
+        let a_later_part = [write(), fsync(None), part(0, 512), mixed()];
+        assert_eq!(ids(&a_later_part), [""; 0], "a write without a promise came later");
         assert_eq!(
-            ids(&[write(), fsync(None), part(0, 512), mixed()]),
-            [""; 0],
-            "a write without a promise came later"
+            ids(&[write(), part(100, 50), fsync(Some(libc::EIO)), mixed()]),
+            [UNEXPECTED_RESULT],
+            "its fsync failed"
         );
-        assert_eq!(ids(&[write(), fsync(Some(libc::EIO)), mixed()]), [UNEXPECTED_RESULT], "its fsync failed");
-        assert_eq!(ids(&[part(100, 50), fsync(None), mixed()]), [""; 0], "the rest was never written");
+        assert_eq!(ids(&[write(), fsync(None), part(100, 50), mixed()]), [""; 0], "the part may be there or not");
+        let both_promised = [write(), part(100, 50), fsync(None), mixed()];
+        assert_eq!(ids(&both_promised), [CONTENTS_NOT_ALLOWED], "two writes share it, and both must be there");
     }
 
     #[test]
@@ -448,7 +310,7 @@ mod tests {
     #[test]
     fn the_past_of_a_disk_block_is_stale_and_the_finding_names_the_block() {
         let past = read(vec![run(0, 4096, new()), run(4096, 4096, Content::Past { nonce: 7, sector: 33_120 })]);
-        let found = find(&[write(), past], 4096);
+        let found = find(&[write(), past]);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].id, STALE_DATA_READ);
         assert_eq!((found[0].disk_block, found[0].offset), (Some(4140), Some(4096)));

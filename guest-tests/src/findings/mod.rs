@@ -8,7 +8,7 @@ mod kernel_log;
 mod left;
 mod writeback;
 
-pub use content::find as in_content;
+pub use content::{not_allowed, unexpected_results};
 pub use kernel_log::{complaints, is_grave};
 pub use left::find as in_left;
 pub use writeback::{Writeback, find as in_writeback};
@@ -30,6 +30,17 @@ pub const KERNEL_COMPLAINT: &str = "kernel-complaint";
 /// An operation of the workload returned another errno than the scenario expects.
 pub const UNEXPECTED_RESULT: &str = "unexpected-result";
 
+/// A file holds, or a read gave, something else than the operations' results allow, though nobody had promised it.
+pub const CONTENTS_NOT_ALLOWED: &str = "contents-not-allowed";
+/// An operation returned an error that nothing explains, or success where names forbid it.
+pub const ERRNO_NOT_ALLOWED: &str = "errno-not-allowed";
+/// A file's blocks are not those that the operations gave it, or unwritten though they were written.
+pub const EXTENT_MAP_NOT_ALLOWED: &str = "extent-map-not-allowed";
+/// A name is gone at the end.
+pub const FILE_LOST: &str = "file-lost";
+/// A name is there at the end that cannot be.
+pub const NAME_NOT_ALLOWED: &str = "name-not-allowed";
+
 /// Every kind of finding, by the id that expectations name.
 pub const KINDS: &[&str] = &[
     CONVERTED_AFTER_FAILED_WRITE,
@@ -40,4 +51,21 @@ pub const KINDS: &[&str] = &[
     FILE_SYSTEM_DAMAGED,
     KERNEL_COMPLAINT,
     UNEXPECTED_RESULT,
+    CONTENTS_NOT_ALLOWED,
+    ERRNO_NOT_ALLOWED,
+    EXTENT_MAP_NOT_ALLOWED,
+    FILE_LOST,
+    NAME_NOT_ALLOWED,
+];
+
+/// Those that, where no operation showed them, say that files or file system are not what they should be at the end.
+pub const OF_THE_END: &[&str] = &[
+    FILE_SYSTEM_DAMAGED,
+    STALE_DATA_READ,
+    WRITTEN_DATA_LOST,
+    CORRUPT_DATA_RETURNED,
+    CONTENTS_NOT_ALLOWED,
+    EXTENT_MAP_NOT_ALLOWED,
+    FILE_LOST,
+    NAME_NOT_ALLOWED,
 ];

@@ -1,6 +1,6 @@
 //! The names: which paths there were at which moment, and from which moment on the disk must be.
 
-use super::{Broken, Node, Tree};
+use crate::durability::{Broken, Node, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a name is given to.
@@ -12,11 +12,66 @@ pub enum Kind {
     Folder,
 }
 
+/// What a path leads to now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// A regular file.
+    File(usize),
+    /// A folder, or the root.
+    Folder,
+    /// Nothing; its folder is there.
+    Absent,
+    /// A folder on the way is not there.
+    NoParent,
+    /// A file stands where a folder should.
+    ThroughFile,
+}
+
+/// How a name fits no moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrongName {
+    /// It is not there.
+    Missing {
+        /// It was to be there at the moment of the last promise.
+        promised: bool,
+    },
+    /// It should not be there.
+    Extra,
+    /// A file where a folder was made, or the other way round.
+    Kind,
+    /// Each name is possible by itself, and all of them together are not.
+    NoMoment,
+}
+
+/// A name that fits no moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameMisfit {
+    /// The name.
+    pub path: String,
+    /// What is wrong with it.
+    pub wrong: WrongName,
+}
+
+impl NameMisfit {
+    /// As something that may not be after a power cut.
+    pub fn broken(&self) -> Broken {
+        let (promised, what) = match self.wrong {
+            WrongName::Missing { promised: true } => (true, "is missing, and its name was fsynced"),
+            WrongName::Missing { promised: false } => (false, "is missing, though a later change of names is there"),
+            WrongName::Extra => (true, "is there, though its name was not, or no more"),
+            WrongName::Kind => (true, "is not of the kind that was made"),
+            WrongName::NoMoment => (true, "has names that fit no moment of the workload"),
+        };
+        let what = format!("{} {what}", self.path);
+        Broken { path: self.path.clone(), offset: None, bytes: None, promised, what }
+    }
+}
+
 /// All names between two changes of names.
 type Moment = BTreeMap<String, usize>;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Names {
     /// The first is the empty file system.
     moments: Vec<Moment>,
@@ -115,6 +170,43 @@ impl Names {
         self.at_least = self.last();
     }
 
+    /// Whether it is a regular file.
+    pub fn is_file(&self, id: usize) -> bool {
+        self.kinds.get(&id) == Some(&Kind::File)
+    }
+
+    /// Whether a change failed half way, so that it is not known what came of it.
+    pub fn track_is_lost(&self) -> bool {
+        self.lost_track
+    }
+
+    /// What a path leads to, and by which way it fails to.
+    pub fn lookup(&self, path: &str) -> Lookup {
+        let path = plain(path);
+        if path.is_empty() {
+            return Lookup::Folder;
+        }
+        let mut end = 0;
+        while let Some(at) = path[end..].find('/') {
+            match self.now().get(&path[..end + at]).map(|id| self.is_file(*id)) {
+                None => return Lookup::NoParent,
+                Some(true) => return Lookup::ThroughFile,
+                Some(false) => end += at + 1,
+            }
+        }
+        match self.now().get(&path) {
+            None => Lookup::Absent,
+            Some(id) if self.is_file(*id) => Lookup::File(*id),
+            Some(_) => Lookup::Folder,
+        }
+    }
+
+    /// Whether a folder holds anything.
+    pub fn is_empty_folder(&self, path: &str) -> bool {
+        let path = plain(path);
+        !self.now().keys().any(|name| is_below(name, &path))
+    }
+
     /// From here on nothing is said about names that do not fit.
     pub fn lose_track(&mut self) {
         self.lost_track = true;
@@ -128,36 +220,25 @@ impl Names {
     }
 
     /// What is wrong with names that fit no moment.
-    pub fn describe_misfit(&self, found: &Tree) -> Vec<Broken> {
+    pub fn misfits(&self, found: &Tree) -> Vec<NameMisfit> {
         let wrong = |moment: &Moment| {
             let missing = moment.keys().filter(|path| !found.0.contains_key(*path)).count();
             missing + found.0.keys().filter(|path| !moment.contains_key(*path)).count()
         };
         let Some(nearest) = self.possible().min_by_key(|moment| wrong(moment)) else { return Vec::new() };
-        let broken = |path: &String, promised, what: &str| Broken {
-            path: path.clone(),
-            offset: None,
-            bytes: None,
-            promised,
-            what: format!("{path} {what}"),
-        };
+        let misfit = |path: &String, wrong| NameMisfit { path: path.clone(), wrong };
         let promised = |path: &String| self.moments[self.at_least].contains_key(path);
         let missing = nearest.keys().filter(|path| !found.0.contains_key(*path));
         let more = found.0.keys().filter(|path| !nearest.contains_key(*path));
-        let of_other_kind = nearest.iter().filter(|(path, id)| !self.kind_fits(**id, found.0.get(*path)));
-        let missing: Vec<Broken> = missing
-            .map(|path| match promised(path) {
-                true => broken(path, true, "is missing, and its name was fsynced"),
-                false => broken(path, false, "is missing, though a later change of names is there"),
-            })
-            .collect();
-        let more = more.map(|path| broken(path, true, "is there, though its name was not, or no more"));
-        let other = of_other_kind
-            .filter(|(path, _)| found.0.contains_key(*path))
-            .map(|(path, _)| broken(path, true, "is not of the kind that was made"));
-        let mut all: Vec<Broken> = missing.into_iter().chain(more).chain(other).collect();
+        let of_other_kind = nearest
+            .iter()
+            .filter(|(path, id)| found.0.contains_key(*path) && !self.kind_fits(**id, found.0.get(*path)));
+        let mut all: Vec<NameMisfit> =
+            missing.map(|path| misfit(path, WrongName::Missing { promised: promised(path) })).collect();
+        all.extend(more.map(|path| misfit(path, WrongName::Extra)));
+        all.extend(of_other_kind.map(|(path, _)| misfit(path, WrongName::Kind)));
         if all.is_empty() {
-            all.push(broken(&"/".to_owned(), true, "has names that fit no moment of the workload"));
+            all.push(misfit(&"/".to_owned(), WrongName::NoMoment));
         }
         all
     }
@@ -178,7 +259,7 @@ impl Names {
 
     fn kind_fits(&self, id: usize, node: Option<&Node>) -> bool {
         match self.kinds.get(&id) {
-            Some(Kind::File) => matches!(node, Some(Node::File(_))),
+            Some(Kind::File) => matches!(node, Some(Node::File(_) | Node::Mapped(_))),
             Some(Kind::Folder) => matches!(node, Some(Node::Folder)),
             None => false,
         }
@@ -213,11 +294,12 @@ impl Names {
 }
 
 /// One spelling for a path: `./d//f` is `d/f`, and the root is nothing.
-fn plain(path: &str) -> String {
+pub fn plain(path: &str) -> String {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     parts.join("/")
 }
 
-fn is_below(name: &str, folder: &str) -> bool {
+/// Whether `name` lies below `folder`, both in one spelling.
+pub fn is_below(name: &str, folder: &str) -> bool {
     name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
