@@ -226,6 +226,14 @@ pub fn finding_meaning(id: &str) -> Option<&'static str> {
         "file-system-damaged" => "The file system is damaged although the guest unmounted it cleanly.",
         "kernel-complaint" => "The guest's kernel itself logged that something is wrong.",
         "unexpected-result" => "A program saw another result than the scenario says it must.",
+        "corrupt-data-returned" => "A read succeeded and gave bytes that nobody had ever written.",
+        "contents-not-allowed" => {
+            "A file did not hold what the operations' results say it must, although nothing had failed."
+        }
+        "errno-not-allowed" => "A program saw an error that nothing explains, or success where there could be none.",
+        "extent-map-not-allowed" => "A file's blocks at the end are not those that the operations gave it.",
+        "file-lost" => "A file is gone at the end, and nothing took it away.",
+        "name-not-allowed" => "A name is there at the end that nothing explains.",
         _ => return None,
     })
 }

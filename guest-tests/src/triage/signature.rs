@@ -157,11 +157,13 @@ fn found(recorded: &Recorded, judged: &Judged) -> Vec<String> {
 fn describe(recorded: &Recorded, finding: &Finding) -> String {
     let more = match finding.id.as_str() {
         findings::UNEXPECTED_RESULT => result_of(recorded, finding),
+        findings::ERRNO_NOT_ALLOWED => unexplained_result(recorded, finding),
         findings::KERNEL_COMPLAINT => {
             findings::complaints(&recorded.kernel_log).first().map(|line| words::normalised(line))
         }
         findings::FILE_SYSTEM_DAMAGED => {
-            let text = recorded.host.e2fsck.as_ref().map(|e2fsck| e2fsck.text.as_str()).unwrap_or_default();
+            let damage = recorded.host.e2fsck.as_ref().and_then(|e2fsck| e2fsck.damage());
+            let text = damage.map(|(_, said)| said).unwrap_or_default();
             let says_nothing = |line: &&str| line.starts_with("Pass") || line.starts_with("Warning: skipping");
             text.lines().find(|line| !says_nothing(line)).map(words::normalised)
         }
@@ -179,6 +181,14 @@ fn result_of(recorded: &Recorded, finding: &Finding) -> Option<String> {
         None => "nothing".to_owned(),
     };
     Some(format!("{}: {got} where {} was expected", line.args.action.name(), word(line.args.errno)))
+}
+
+/// `fsync: EIO`
+fn unexplained_result(recorded: &Recorded, finding: &Finding) -> Option<String> {
+    let line = recorded.ops.iter().find(|line| Some(line.index) == finding.op)?;
+    let errno = line.result.as_ref()?.errno;
+    let got = errno.map_or("success".to_owned(), |errno| errno.to_string());
+    Some(format!("{}: {got}", line.args.action.name()))
 }
 
 /// The reason without what follows from it.
