@@ -212,9 +212,12 @@ impl File {
         self.now.least = self.on_disk.least.min(self.now.least);
     }
 
-    /// It was read from the disk anew, and something may have failed before: it is as long as the disk says.
-    pub fn forgotten(&mut self) {
-        self.sync_failed();
+    /// It is read from the disk anew, and something may have failed before: it is as long as the disk says. An error that nobody was told
+    /// of is still owed to the next fsync, unless the file system was `given_up` with everything that was under way.
+    pub fn read_anew(&mut self, given_up: bool) {
+        if given_up {
+            self.sync_failed();
+        }
         self.now = self.on_disk;
     }
 

@@ -180,7 +180,8 @@ impl Walk<'_> {
     fn remounted(&mut self, done: bool, trouble: bool) {
         self.blind |= !done;
         if trouble {
-            self.state.files.iter_mut().for_each(File::forgotten);
+            let given_up = self.facts.metadata_failed;
+            self.state.files.iter_mut().for_each(|file| file.read_anew(given_up));
             if self.facts.metadata_failed {
                 self.state.names.lose_track();
             }

@@ -108,6 +108,15 @@ fn once_a_write_failed_what_was_not_fsynced_may_be_old_or_zero_and_what_was_fsyn
 }
 
 #[test]
+fn an_error_that_a_new_mount_has_forgotten_is_owed_to_the_next_fsync_unless_the_file_system_was_given_up() {
+    let remount = r#"{"op":"remount"}"#.to_owned();
+    let lines = [create("f"), write("f", 0, 4096, "a"), fsync("f"), write("f", 0, 4096, "b"), remount, fsync("f")];
+    assert_eq!(reads(&lines, &bytes("a", 0, 4096), &FAULTY), ["lost"]);
+    let given_up = Facts { metadata_failed: true, ..FAULTY };
+    assert_eq!(reads(&lines, &bytes("a", 0, 4096), &given_up), [""; 0]);
+}
+
+#[test]
 fn what_came_back_before_the_first_error_is_held_to_the_letter() {
     let lines = [create("f"), write("f", 0, 4096, "a")];
     let later = Facts { first_error: Some(3), first_write_error: Some(3), ..NO_FAULTS };
