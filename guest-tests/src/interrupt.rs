@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Whether the user wants us to end.
 #[derive(Clone, Debug, Default)]
@@ -35,8 +36,58 @@ impl Interrupt {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// Does something that is interrupted when this is, or when its time is up.
+    pub fn until<T>(&self, time: Instant, work: impl FnOnce(&Interrupt) -> T) -> T {
+        let (inner, done) = (Interrupt::default(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    if self.check().is_err() || Instant::now() >= time {
+                        return inner.set();
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+            // Also when the work panics: the scope waits for the other thread.
+            let _done = SetOnDrop(&done);
+            work(&inner)
+        })
+    }
+
     /// The flag itself, for whoever waits elsewhere.
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
+    }
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_a_time_is_ended_by_it_and_by_whoever_ends_the_whole() {
+        let ends = |outer: &Interrupt, time| {
+            let begun = Instant::now();
+            outer.until(time, |inner| {
+                while inner.check().is_ok() && begun.elapsed() < Duration::from_secs(60) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                inner.check().is_err()
+            })
+        };
+        let outer = Interrupt::default();
+        assert!(ends(&outer, Instant::now() + Duration::from_millis(20)));
+        assert!(outer.check().is_ok(), "the whole goes on");
+        assert!(outer.until(Instant::now() + Duration::from_secs(60), |inner| inner.check().is_ok()));
+        outer.set();
+        assert!(ends(&outer, Instant::now() + Duration::from_secs(60)));
     }
 }

@@ -75,6 +75,9 @@ pub struct Nightly {
     /// End a scenario after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub time_limit: u64,
+    /// Spend at most so many minutes on making the first failure of each signature smaller; 0: none.
+    #[arg(long, value_name = "M", default_value_t = 5.0, value_parser = not_negative)]
+    pub shrink_minutes: f64,
     /// Write the report anew every so many minutes.
     #[arg(long, value_name = "M", default_value_t = 5.0, value_parser = positive)]
     pub report_every: f64,
@@ -138,6 +141,10 @@ impl Nightly {
             || self.until.is_some()
             || self.seeds.is_some_and(|seeds| seeds.until.is_some())
     }
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    if text == "0" { Ok(0.0) } else { positive(text) }
 }
 
 /// At most a year: what is longer is a slip, and larger than clocks add up.

@@ -1,20 +1,24 @@
 //! Units in real guests: makes the scenario, runs it, judges it, and says what came out.
 
+use super::again::{self, Done};
 use super::canary::{self, Planted, Shown};
 use super::line;
 use super::queue::{Group, Source, Work};
 use super::runner::Runner;
 use crate::args::{Accel, Run};
+use crate::batch::{Boot, BootSpec};
 use crate::failure::Failure;
 use crate::folder;
 use crate::interrupt::Interrupt;
 use crate::judge::{self, Judged, Recorded};
 use crate::programs::Programs;
 use crate::scenario::{self, Scenario};
+use crate::triage::runs;
 use crate::{page, run};
 use night_results::{Canary, Outcome, ResultLine, Unit};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What all guests of a night have in common.
 #[derive(Clone, Debug)]
@@ -31,35 +35,60 @@ pub struct Common {
     pub time_limit_s: u64,
     /// The night's folder, for commands that show a result again.
     pub night: PathBuf,
+    /// Failures that were looked at again.
+    pub done: Arc<Done>,
+    /// How long making a failure smaller may take.
+    pub shrink: Duration,
+    /// When the night's time is up.
+    pub deadline: Option<Instant>,
+}
+
+impl Common {
+    /// The boot that suits a scenario.
+    pub fn boot_spec(&self, group: &Group, scenario: &Scenario) -> BootSpec {
+        BootSpec {
+            accel: self.accel,
+            dialect: self.dialect.clone(),
+            time_limit_s: self.time_limit_s,
+            ..BootSpec::of(scenario, &group.kernel)
+        }
+    }
+
+    /// Runs in boots of their own.
+    pub fn runs(&self, group: &Group) -> runs::Common {
+        runs::Common {
+            programs: self.programs.clone(),
+            interrupt: self.interrupt.clone(),
+            kernel: group.kernel.clone(),
+            dialect: self.dialect.clone(),
+            accel: self.accel,
+            seed: None,
+            time_limit_s: self.time_limit_s,
+        }
+    }
 }
 
 /// See the module.
 pub struct Guests {
     common: Common,
     boots: u64,
+    live: Option<Live>,
+}
+
+/// A guest that is up, and what it had so far.
+struct Live {
+    boot: Boot,
+    spec: BootSpec,
+    kernel: String,
+    /// The boot of its seeds; none: it had none.
+    of: Option<u32>,
+    after: Vec<u32>,
 }
 
 impl Guests {
     /// For one worker.
     pub fn new(common: Common) -> Guests {
-        Guests { common, boots: 0 }
-    }
-
-    fn arguments(&self, group: &Group, folder: &Path) -> Run {
-        Run {
-            scenario: PathBuf::new(),
-            out: Some(folder.to_owned()),
-            kernel: group.kernel.clone(),
-            dialect: self.common.dialect.clone(),
-            accel: self.common.accel,
-            seed: None,
-            time_limit: self.common.time_limit_s,
-            keep_image: false,
-            snapshot_dir: None,
-            verbose: false,
-            canary: None,
-            planted_lie: None,
-        }
+        Guests { common, boots: 0, live: None }
     }
 
     /// Runs a scenario by itself, in a boot of its own.
@@ -70,6 +99,68 @@ impl Guests {
         host.phases.clone_from(&ran.phases.list);
         host.write(&ran.folder)?;
         judge::read(&ran.folder)
+    }
+
+    /// Runs a scenario in the boot that is up, or in a new one if that is not fit for it.
+    fn run_in_boot(
+        &mut self,
+        group: &Group,
+        work: &Work,
+        scenario: &Scenario,
+        folder: &Path,
+        line: &mut ResultLine,
+    ) -> Result<Recorded, Failure> {
+        let of = work.unit.seed().map(|seed| seed.boot);
+        if !self.live.as_ref().is_some_and(|live| live.suits(group, of, scenario)) {
+            self.live = None;
+            self.live = Some(self.start(group, of, scenario, line)?);
+        }
+        let live = self.live.as_mut().expect("started above");
+        line.after.clone_from(&live.after);
+        let ran = live.boot.run(scenario, None, folder, &line.repro);
+        live.after.extend(work.unit.seed().map(|seed| seed.index));
+        let ran = ran.inspect_err(|_| self.live = None)?;
+        let mut host = ran.host;
+        host.phases.clone_from(&ran.phases.list);
+        host.write(&ran.folder)?;
+        judge::read(&ran.folder)
+    }
+
+    fn start(
+        &mut self,
+        group: &Group,
+        of: Option<u32>,
+        scenario: &Scenario,
+        line: &mut ResultLine,
+    ) -> Result<Live, Failure> {
+        let begun = Instant::now();
+        let spec = self.common.boot_spec(group, scenario);
+        self.boots += 1;
+        let boot = Boot::start(&spec, &self.common.programs, &self.common.interrupt)?;
+        line.boot_ms = Some(begun.elapsed().as_millis() as u64);
+        Ok(Live { boot, spec, kernel: group.kernel.clone(), of, after: Vec::new() })
+    }
+
+    /// Of what is not plain: leaves what there is to look at, looks at failures again, and keeps no more of one kind than helps.
+    fn look_closer(
+        &mut self,
+        line: &mut ResultLine,
+        group: &Group,
+        work: &Work,
+        folder: &Path,
+        (recorded, judged): (&Recorded, &Judged),
+    ) -> Result<(), Failure> {
+        let turn = self.common.done.turn(line);
+        if turn >= again::KEPT {
+            line.repro = repro_of_nothing(group, work).unwrap_or_else(|| line.repro.clone());
+            super::folder::remove(folder)?;
+        } else {
+            write_all(folder, recorded, judged)?;
+        }
+        if line.outcome == Outcome::Failed {
+            again::look(line, turn, group, work, folder, &self.common)?;
+        }
+        Ok(())
     }
 
     fn canary(&mut self, planted: &Planted, args: &mut Run, line: &mut ResultLine) -> Result<Judged, Failure> {
@@ -94,6 +185,8 @@ impl Guests {
             Shown::Missed(why) => (Outcome::Failed, why),
             Shown::Unclear(why) => (Outcome::Unjudged, why),
         };
+        // What was noticed is the planted thing: no failure of the night.
+        line.signature = None;
         (line.outcome, line.why) = (outcome, format!("{}: {why}", planted.name()));
         Ok(judged)
     }
@@ -102,35 +195,45 @@ impl Guests {
 impl Runner for Guests {
     fn run(&mut self, group: &Group, work: &Work, folder: &Path) -> Result<ResultLine, Failure> {
         let begun = Instant::now();
-        let mut args = self.arguments(group, folder);
+        let mut args = self.common.runs(group).arguments(folder);
         let mut line = ResultLine::new(work.unit.clone(), name(work), group.series.clone());
         line.repro = repro(&self.common, group, work);
         if let Source::Planted(planted) = &work.source {
             self.canary(planted, &mut args, &mut line)?;
+            line.boot_ms = Some(begun.elapsed().as_millis() as u64);
         } else {
             let scenario = load(work)?;
             line.scenario.clone_from(&scenario.name);
-            let recorded = self.run_alone(&args, scenario, &line.repro.clone())?;
+            let recorded = self.run_in_boot(group, work, &scenario, folder, &mut line)?;
             let judged = judge::judge(&recorded)?;
             line::fill(&mut line, &recorded, &judged);
             if line.outcome != Outcome::Plain {
-                write_all(folder, &recorded, &judged)?;
+                self.look_closer(&mut line, group, work, folder, (&recorded, &judged))?;
             }
         }
         line.took_ms = begun.elapsed().as_millis() as u64;
-        line.boot_ms = Some(line.took_ms);
         Ok(line)
     }
 
-    fn drop_guest(&mut self) {}
+    fn drop_guest(&mut self) {
+        self.live = None;
+    }
 
     fn boots(&self) -> u64 {
         self.boots
     }
 }
 
+impl Live {
+    /// Whether the scenario can run in it: all seeds of a boot in one guest, and standing scenarios one after another.
+    fn suits(&self, group: &Group, of: Option<u32>, scenario: &Scenario) -> bool {
+        let same = self.kernel == group.kernel && self.of == of;
+        same && self.boot.usable().is_ok() && self.spec.fits(scenario).is_ok()
+    }
+}
+
 /// The scenario of a unit that has one of its own.
-fn load(work: &Work) -> Result<Scenario, Failure> {
+pub fn load(work: &Work) -> Result<Scenario, Failure> {
     match &work.source {
         Source::File(path) => scenario::load(path),
         Source::Seed(seed) => {
@@ -157,7 +260,16 @@ fn write_all(folder: &Path, recorded: &Recorded, judged: &Judged) -> Result<(), 
     run.write(folder::REPORT, page::render(recorded, judged))
 }
 
-/// The one command that shows it again: a seed needs no file, and what is kept lies in the night's folder.
+/// The same of a seed whose folder is not kept: nothing is needed but its number.
+fn repro_of_nothing(group: &Group, work: &Work) -> Option<String> {
+    let seed = work.unit.seed()?;
+    let kernel = crate::show::quote(&group.kernel);
+    Some(format!(
+        "guest-tests generate {seed} > seed-{seed}.json && guest-tests run seed-{seed}.json --kernel {kernel}"
+    ))
+}
+
+/// The one command that shows it again, from what is kept in the night's folder.
 fn repro(common: &Common, group: &Group, work: &Work) -> String {
     use crate::show::quote;
     let kernel = quote(&group.kernel);

@@ -4,6 +4,7 @@
 //! what came out so that a killed night goes on where it was, `sum` says what it comes to. `environment` finds out which
 //! part of a night this process is.
 
+mod again;
 pub mod args;
 mod before;
 mod canary;
@@ -28,6 +29,7 @@ pub use merge::{Merged, merge_nights};
 use crate::failure::{Failure, exit};
 use crate::interrupt::Interrupt;
 use crate::programs;
+use again::Done;
 use args::Nightly;
 use engine::{Ended, Engine};
 pub use folder::NIGHT as NIGHT_FILE;
@@ -41,7 +43,8 @@ use queue::Kernels;
 use runner::Runner;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A night that is over, or was ended.
 pub struct Night {
@@ -88,12 +91,15 @@ pub fn nightly(
     let last = before.last.clone();
     let mut tell = |night: &NightFolder, state: &_| report::tell(night, &asked, state, &known, last.as_deref());
     let night = folder.path().to_owned();
+    let budget = args.budget().map(|budget| budget.saturating_sub(Duration::from_millis(state.worked_ms)));
+    let deadline = budget.map(|budget| Instant::now() + budget);
+    let done = Arc::new(Done::of(ledger.lines.values()));
     let engine = Engine {
         queue: queue.into(),
         jobs: args.jobs(),
-        budget: args.budget().map(|budget| budget.saturating_sub(Duration::from_millis(state.worked_ms))),
+        budget,
         interrupt,
-        runner: &|| ready.runner(args, interrupt, &night),
+        runner: &|| ready.runner(args, interrupt, &night, &done, deadline),
         report_every: Duration::from_secs_f64(args.report_every * 60.0),
         report: &mut tell,
     };
@@ -163,7 +169,14 @@ struct Ready {
 }
 
 impl Ready {
-    fn runner(&self, args: &Nightly, interrupt: &Interrupt, night: &Path) -> Box<dyn Runner> {
+    fn runner(
+        &self,
+        args: &Nightly,
+        interrupt: &Interrupt,
+        night: &Path,
+        done: &Arc<Done>,
+        deadline: Option<Instant>,
+    ) -> Box<dyn Runner> {
         match (&self.programs, args.pretend) {
             (Some(programs), None) => Box::new(Guests::new(Common {
                 programs: programs.clone(),
@@ -172,6 +185,9 @@ impl Ready {
                 dialect: args.dialect.clone(),
                 time_limit_s: args.time_limit,
                 night: night.to_owned(),
+                done: done.clone(),
+                shrink: Duration::from_secs_f64(args.shrink_minutes * 60.0),
+                deadline,
             })),
             (_, time) => Box::new(pretend::Pretend {
                 time: Duration::from_millis(time.unwrap_or_default()),

@@ -164,7 +164,7 @@ fn canaries(asked: &NightJson, kernels: &Kernels, first: Seed) -> Vec<Group> {
 }
 
 fn standing(args: &Nightly, kernels: &NightKernels, shard: Shard, first: Seed) -> Result<Vec<Group>, Failure> {
-    let mut groups = Vec::new();
+    let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
     for (n, file) in scenario_files(args)?.into_iter().enumerate() {
         let scenario = scenario::load(&file)?;
         let fits = |kernel: &&String| {
@@ -177,17 +177,19 @@ fn standing(args: &Nightly, kernels: &NightKernels, shard: Shard, first: Seed) -
             Standing::One if !all.is_empty() => vec![all[(first.boot as usize + n) % all.len()]],
             _ => all,
         };
-        if shard.takes(n as u64) {
-            groups.extend(chosen.into_iter().map(|kernel| standing_group(&scenario.name, &file, kernel)));
+        for kernel in chosen.into_iter().filter(|_| shard.takes(n as u64)) {
+            let unit = Unit::Standing { name: scenario.name.clone(), kernel: kernel.clone() };
+            let group = groups.entry((kernel.clone(), guest(&scenario)));
+            let empty = || Group { kernel: kernel.clone(), series: kernel.clone(), work: Vec::new() };
+            group.or_insert_with(empty).work.push(Work { unit, source: Source::File(file.clone()) });
         }
     }
-    Ok(groups)
+    Ok(groups.into_values().collect())
 }
 
-fn standing_group(name: &str, file: &Path, kernel: &str) -> Group {
-    let unit = Unit::Standing { name: name.to_owned(), kernel: kernel.to_owned() };
-    let work = vec![Work { unit, source: Source::File(file.to_owned()) }];
-    Group { kernel: kernel.to_owned(), series: kernel.to_owned(), work }
+/// What scenarios have in common that can share a boot.
+fn guest(scenario: &scenario::Scenario) -> String {
+    format!("{:?}", (&scenario.guest, scenario.filesystem.size_mib, scenario.script.device()))
 }
 
 /// All but those that are there to fail, sorted by name.

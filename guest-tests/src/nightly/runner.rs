@@ -5,8 +5,8 @@ use crate::failure::Failure;
 use night_results::ResultLine;
 use std::path::Path;
 
-/// Runs units, one at a time. Each worker of a night has its own.
-pub trait Runner: Send {
+/// Runs units, one at a time. Each worker of a night has its own, made in its thread.
+pub trait Runner {
     /// Runs a unit into `folder` and says what came out. An error says that nothing can be said of it.
     fn run(&mut self, group: &Group, work: &Work, folder: &Path) -> Result<ResultLine, Failure>;
 

@@ -1,0 +1,130 @@
+//! What a night makes of a failure, while its worker still has it: looked at again, and made smaller.
+//!
+//! Of each signature the first few are looked at again, and the first alone is made smaller: more of the same tell nothing more, and
+//! the night has other seeds to run. What nobody looked at says so (`not_tried`).
+
+use super::guests::{Common, load};
+use super::queue::{Group, Source, Work};
+use crate::args;
+use crate::failure::Failure;
+use crate::scenario::Scenario;
+use crate::triage::again::Limits;
+use crate::triage::shrink;
+use crate::triage::together::{Wanted, examine};
+use night_results::{Again, Needed, Outcome, ResultLine, Seed, Shrunk, Triage, Unit};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// Failures of one signature that are looked at again.
+const LOOKED_AT: u32 = 3;
+
+/// Folders of one signature that are kept; of a thousand the seed is enough.
+pub const KEPT: u32 = 10;
+
+/// Candidates that are run to make one smaller.
+const SHRINK_RUNS: usize = 150;
+
+/// How many there were of each signature, over all workers of a night.
+#[derive(Debug, Default)]
+pub struct Done(Mutex<BTreeMap<String, u32>>);
+
+impl Done {
+    /// Those of a night that goes on.
+    pub fn of<'a>(lines: impl IntoIterator<Item = &'a ResultLine>) -> Done {
+        let done = Done::default();
+        for line in lines.into_iter().filter(|line| line.outcome != Outcome::Plain) {
+            done.turn(line);
+        }
+        done
+    }
+
+    /// How many of this signature came before this one.
+    pub fn turn(&self, line: &ResultLine) -> u32 {
+        let id = line.signature.as_ref().map_or_else(String::new, |signature| signature.id.clone());
+        let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = done.entry(id).or_default();
+        *count += 1;
+        *count - 1
+    }
+}
+
+/// Looks at a failure again, whose run lies in `folder` and is the `turn`-th of its signature, and says in its line what came of it.
+pub fn look(
+    line: &mut ResultLine,
+    turn: u32,
+    group: &Group,
+    work: &Work,
+    folder: &Path,
+    common: &Common,
+) -> Result<(), Failure> {
+    let Some(wanted) = line.signature.clone().filter(|_| turn < LOOKED_AT) else {
+        line.triage = Some(Triage { again: Again::NotTried, needed: None, shown: 0, tried: 0, shrunk: None });
+        return Ok(());
+    };
+    let scratch = folder.with_extension("again");
+    let told = examine(
+        &common.runs(group),
+        &Wanted {
+            recording: folder,
+            signature: &wanted.text,
+            predecessors: before(line, work)?,
+            scratch: &scratch,
+            limits: Limits::default(),
+            shrink: None,
+        },
+    )?;
+    let mut triage = told.triage;
+    line.why = format!("{}; {}", line.why, told.why);
+    if triage.again == Again::Infrastructure && triage.tried == 0 {
+        line.outcome = Outcome::Infrastructure;
+    } else if turn == 0 && triage.needed == Some(Needed::Alone) {
+        triage.shrunk = make_smaller(line, group, folder, common)?;
+    }
+    if let Some(shrunk) = &triage.shrunk {
+        let repro = common.night.join(&shrunk.folder).join("repro.sh");
+        line.repro = crate::show::quote(&repro.display().to_string());
+    }
+    line.triage = Some(triage);
+    Ok(())
+}
+
+/// The scenarios that ran before it in the same boot, in their order.
+fn before(line: &ResultLine, work: &Work) -> Result<Vec<Scenario>, Failure> {
+    let Some(Seed { boot, .. }) = work.unit.seed() else { return Ok(Vec::new()) };
+    let one = |index: &u32| {
+        let seed = Seed { boot, index: *index };
+        load(&Work { unit: Unit::Fresh(seed), source: Source::Seed(seed) })
+    };
+    line.after.iter().map(one).collect()
+}
+
+/// None: there was no time, or it did not show in the search.
+fn make_smaller(line: &ResultLine, group: &Group, folder: &Path, common: &Common) -> Result<Option<Shrunk>, Failure> {
+    let most = Instant::now() + common.shrink;
+    let until = common.deadline.map_or(most, |deadline| deadline.min(most));
+    if common.shrink.is_zero() || Instant::now() >= until {
+        return Ok(None);
+    }
+    let wanted = args::Shrink {
+        run: folder.to_owned(),
+        out: None,
+        budget_runs: SHRINK_RUNS,
+        kernel: Some(group.kernel.clone()),
+        accel: common.accel,
+        seed: None,
+        time_limit: common.time_limit_s,
+    };
+    let programs = &common.programs;
+    let shrunk = common.interrupt.until(until, |interrupt| {
+        shrink::command(&wanted, Some(&programs.vhost_blk), Some(&programs.guest_init), interrupt)
+    });
+    common.interrupt.check()?;
+    let place = format!("{}/{}/shrunk", super::folder::FAILURES, line.unit.folder());
+    match shrunk {
+        Ok(report) => Ok(Some(report.for_night(&place))),
+        // Time was up, it did not show again, or the machine failed: the failure stands, as it is.
+        Err(_) => super::folder::remove(&folder.join("shrunk")).map(|()| None),
+    }
+}
