@@ -100,6 +100,11 @@ impl Disk {
         Ok((disk, front_end))
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it listens here, which QEMU expects of it from the start.
     fn wait_for(&mut self, socket: &Path) -> Result<(), Failure> {
         let since = Instant::now();

@@ -160,10 +160,7 @@ impl<S: Surroundings + 'static> Talk<S> {
 
     /// Has the guest do a job, traced if it can be.
     pub fn job(&mut self, mut job: Job) -> Result<(), Ended> {
-        if let Some(plan) = &self.ears.borrow().plan {
-            job.trace = Some(trace_of(plan));
-            job.at_start.push(no_jump_probes());
-        }
+        self.ears.borrow_mut().prepare(&mut job)?;
         let statistics = self.session.run(job)?;
         self.surroundings.borrow_mut().reached(Point::Done);
         self.ears.borrow_mut().close_trace(&statistics).map_err(Ended::Ours)
@@ -242,6 +239,8 @@ fn trace_of(plan: &ProbePlan) -> Trace {
 /// Everything the guest says, sorted to where it belongs.
 struct Ears {
     plan: Option<ProbePlan>,
+    /// What the guest said of its probes when it set them.
+    tracing: Option<Tracing>,
     image_sha256: String,
     hello: Option<Hello>,
     heard: Heard,
@@ -281,14 +280,35 @@ impl Heard {
 impl Ears {
     fn new(run: &Path, trace: &UnixStream, image_sha256: &str) -> Result<Ears, Failure> {
         let heard = Heard::new(run, trace)?;
-        Ok(Ears { plan: None, image_sha256: image_sha256.to_owned(), hello: None, heard })
+        Ok(Ears { plan: None, tracing: None, image_sha256: image_sha256.to_owned(), hello: None, heard })
+    }
+
+    /// The first job sets the probes; those after it find them set, and the host knows what they were told to be.
+    fn prepare(&mut self, job: &mut Job) -> Result<(), Ended> {
+        let Some(plan) = &self.plan else { return Ok(()) };
+        match self.tracing.take() {
+            Some(tracing) => {
+                job.trace_as_before = true;
+                let told = self.tracing(&tracing).map_err(Ended::Ours);
+                self.tracing = Some(tracing);
+                told
+            }
+            None => {
+                job.trace = Some(trace_of(plan));
+                job.at_start.push(no_jump_probes());
+                Ok(())
+            }
+        }
     }
 
     fn hear<S: Surroundings>(&mut self, message: &FromGuest, surroundings: &RefCell<S>) -> Result<(), Failure> {
         self.write_log(message)?;
         match message {
             FromGuest::Hello(hello) => self.hello = Some(hello.clone()),
-            FromGuest::Tracing(tracing) => self.tracing(tracing)?,
+            FromGuest::Tracing(tracing) => {
+                self.tracing(tracing)?;
+                self.tracing = Some(tracing.clone());
+            }
             FromGuest::Mounted { errno: None } => surroundings.borrow_mut().reached(Point::Mounted),
             FromGuest::Mounted { errno: Some(errno) } => {
                 self.heard.mount_errors.push(format!("mount failed with {errno}"))

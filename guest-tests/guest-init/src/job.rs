@@ -455,13 +455,17 @@ impl<'de> Deserialize<'de> for Errno {
 /// Order in the guest: `at_start` settings, trace settings, probes, events, tracing on,
 /// `virtio_blk` loaded, `on_disk` settings, nonce, mount, ops, unmount, tracing off, drain.
 ///
-/// A second job of the same boot finds the driver loaded. If its `trace` is that of the first, the probes are still set, and
-/// only the buffers are emptied; another `trace` is refused, since what the first set is not taken back.
+/// A second job of the same boot finds the driver loaded, and the probes set if an earlier one set them: then it says
+/// `trace_as_before`. A second `trace` is refused, since what the first set is not taken back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
     /// What to trace; `None`: nothing, and no END frame but an empty one.
     pub trace: Option<Trace>,
+    /// Trace what an earlier job of this boot traced, from empty buffers and new statistics. [`crate::protocol::Tracing`] is
+    /// not sent again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub trace_as_before: bool,
     /// Written before anything else, such as `/proc/sys/kernel/hung_task_timeout_secs`.
     #[serde(default)]
     pub at_start: Vec<Setting>,
@@ -487,6 +491,7 @@ impl Job {
         let mount = Some(Mount { fstype: "ext4".into(), options: String::new() });
         Job {
             trace: None,
+            trace_as_before: false,
             at_start: Vec::new(),
             on_disk: Vec::new(),
             device: "/dev/vda".into(),

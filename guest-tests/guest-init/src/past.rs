@@ -62,8 +62,12 @@ pub fn recognise(unit: &[u8]) -> Option<Past> {
 fn fill_unit(past: Past, bytes: &mut [u8; UNIT_BYTES]) {
     let head = [MAGIC, past.nonce, past.block, u64::from(past.unit)];
     let salt = past.nonce ^ past.block.rotate_left(20) ^ u64::from(past.unit);
-    for (i, word) in bytes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        *word = head.get(i).copied().unwrap_or_else(|| salt.wrapping_add(i as u64)).to_le_bytes();
+    let words = bytes.as_chunks_mut::<8>().0;
+    for (i, word) in words.iter_mut().enumerate() {
+        *word = salt.wrapping_add(i as u64).to_le_bytes();
+    }
+    for (word, head) in words.iter_mut().zip(head) {
+        *word = head.to_le_bytes();
     }
 }
 

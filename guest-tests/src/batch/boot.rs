@@ -138,6 +138,15 @@ impl Boot {
         self.scenarios
     }
 
+    /// Its processes, while they live.
+    pub fn processes(&self) -> Vec<u32> {
+        let of = |talk: &Talk<Machine>| {
+            let machine = talk.surroundings();
+            vec![machine.vm.id(), machine.disk.id()]
+        };
+        self.talk.as_ref().map_or_else(Vec::new, of)
+    }
+
     fn run_in(
         &mut self,
         scenario: &Scenario,
@@ -213,7 +222,7 @@ impl Boot {
         told: Told,
         at_rest: AtRest,
     ) -> Result<(Told, DiskEnd, Phases), Failure> {
-        self.broken = why_not(scenario, &told, at_rest, self.tainted_before);
+        self.broken = why_not(scenario, at_rest, self.tainted_before);
         let next = Next { image: &self.idle.image, script: Some(&self.idle.script), seed: None, records: None };
         let mut machine = talk.surroundings();
         let interrupt = machine.interrupt.clone();
@@ -261,11 +270,10 @@ impl Boot {
 type AtRest = (u64, bool);
 
 /// Why a guest that is at rest is not used again, if it is not.
-fn why_not(scenario: &Scenario, told: &Told, (now, held): AtRest, before: u64) -> Option<Why> {
-    let unmount_failed = !told.unmounted && told.mount_errors.iter().any(|error| error.starts_with("umount"));
+fn why_not(scenario: &Scenario, (now, held): AtRest, before: u64) -> Option<Why> {
     match () {
         () if now != before => Some(Why::Tainted { before, now }),
-        () if held || unmount_failed => Some(Why::Held),
+        () if held => Some(Why::Held),
         () if scenario.script.leaves_front_end() => Some(Why::FrontEndLeft),
         () => None,
     }

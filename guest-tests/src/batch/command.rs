@@ -3,7 +3,7 @@
 //! A scenario that cannot be judged, or a guest that died, ends nothing but its boot. The order is that of the command line:
 //! what ran before a scenario in its boot is part of the result.
 
-use super::{Boot, BootSpec};
+use super::{Boot, BootSpec, cpu};
 use crate::args::{Batch, Format};
 use crate::failure::{At, Failure, exit};
 use crate::host::Phase;
@@ -48,6 +48,8 @@ pub struct Line {
     pub before: u32,
     /// From its image to its verdict.
     pub took_ms: u64,
+    /// CPU time of all our processes meanwhile; none: one of them ended on the way.
+    pub cpu_ms: Option<u64>,
     /// The same, by stages.
     pub phases: Vec<Phase>,
 }
@@ -112,6 +114,7 @@ impl Running<'_> {
                 boot: self.report.boots.len() + usize::from(self.boot.is_some()),
                 before: self.boot.as_ref().map_or(0, |(_, boot)| boot.scenarios().saturating_sub(1)),
                 took_ms: 0,
+                cpu_ms: None,
                 phases: Vec::new(),
             },
         };
@@ -125,12 +128,13 @@ impl Running<'_> {
         let number = self.report.boots.len() + 1;
         let boot = self.boot_for(scenario)?;
         let before = boot.scenarios();
-        let began = Instant::now();
+        let (began, used_ms) = (Instant::now(), cpu::used_ms(&boot.processes()));
         let mut ran = boot.run(scenario, seed, folder, repeat)?;
         let (recorded, judged) = run::conclude(&mut ran)?;
         if judged.verdict.exit_code != exit::AS_EXPECTED {
             run::draw(&mut ran, &recorded, &judged)?;
         }
+        let cpu_ms = boot.usable().is_ok().then(|| cpu::used_ms(&boot.processes()).saturating_sub(used_ms));
         let mut findings: Vec<String> = judged.verdict.findings.iter().map(|finding| finding.id.clone()).collect();
         findings.sort();
         Ok(Line {
@@ -143,6 +147,7 @@ impl Running<'_> {
             boot: number,
             before,
             took_ms: began.elapsed().as_millis() as u64,
+            cpu_ms,
             phases: ran.phases.list,
         })
     }
@@ -229,6 +234,12 @@ impl Report {
         let (count, sum_ms) = judged.fold((0, 0), |(count, sum), line| (count + 1, sum + line.took_ms));
         if sum_ms > 0 {
             text += &format!("{:.2} scenarios a second after boot\n", f64::from(count) * 1000.0 / sum_ms as f64);
+        }
+        let cpu: Vec<u64> = self.scenarios.iter().filter_map(|line| line.cpu_ms).collect();
+        if !cpu.is_empty() {
+            let mean_ms = cpu.iter().sum::<u64>() as f64 / cpu.len() as f64;
+            text +=
+                &format!("{mean_ms:.0} ms of CPU each: {:.2} scenarios a second per core\n", 1000.0 / mean_ms.max(1.0));
         }
         if verbose { text + &self.phases() } else { text }
     }

@@ -10,6 +10,7 @@
 
 mod boot;
 pub mod command;
+mod cpu;
 mod logs;
 mod shape;
 

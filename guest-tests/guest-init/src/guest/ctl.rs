@@ -70,6 +70,10 @@ impl Ctl {
         self.sender.send(std::slice::from_ref(message))
     }
 
+    pub fn send_all(&self, messages: &[FromGuest]) -> Outcome<()> {
+        self.sender.send(messages)
+    }
+
     /// A host that has gone has nothing more to say than "power off".
     pub fn receive(&mut self) -> Outcome<ToGuest> {
         let mut line = String::new();

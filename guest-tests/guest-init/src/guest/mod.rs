@@ -87,7 +87,7 @@ fn serve(ctl: &mut Ctl, log: &Arc<KernelLog>) -> Outcome<()> {
 fn work(ctl: &mut Ctl, job: &Job, probes: &mut Probes) -> Outcome<Statistics> {
     let mut refused = Vec::new();
     files::write_settings(&job.at_start, &mut refused)?;
-    let tracer = tracing::Tracer::start(job.trace.as_ref(), ctl, probes)?;
+    let tracer = tracing::Tracer::start(job, ctl, probes)?;
     // Only now: the probes must see the disk's first request.
     boot::load_modules(boot::When::Late)?;
     boot::wait_for(&job.device)?;

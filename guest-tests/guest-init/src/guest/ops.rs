@@ -35,9 +35,12 @@ pub fn run(ctl: &mut Ctl, job: &Job, tracer: &Tracer) -> Outcome<()> {
             return Ok(());
         }
     }
+    // Each end travels with the next begin: at each message the guest waits for the host.
+    let mut ended = None;
     for (index, op) in (0..).zip(&job.ops) {
-        one(ctl, tracer, &mut workload, index, &op.action)?;
+        ended = Some(one(ctl, tracer, &mut workload, index, &op.action, ended)?);
     }
+    ctl.send_all(&Vec::from_iter(ended))?;
     if job.mount.is_some() {
         tracer.remark("unmount")?;
         let errno = workload.unmount().err();
@@ -47,9 +50,18 @@ pub fn run(ctl: &mut Ctl, job: &Job, tracer: &Tracer) -> Outcome<()> {
     Ok(())
 }
 
-fn one(ctl: &mut Ctl, tracer: &Tracer, workload: &mut Workload, index: u32, action: &Action) -> Outcome<()> {
+/// Gives what is still to be sent of it.
+fn one(
+    ctl: &mut Ctl,
+    tracer: &Tracer,
+    workload: &mut Workload,
+    index: u32,
+    action: &Action,
+    ended: Option<FromGuest>,
+) -> Outcome<FromGuest> {
     let op = action.name();
-    ctl.send(&FromGuest::OpBegin { index, op: op.into() })?;
+    let begins = FromGuest::OpBegin { index, op: op.into() };
+    ctl.send_all(&Vec::from_iter(ended.into_iter().chain([begins])))?;
     let inode_before = workload.inode(action);
     let start = Instant::now();
     tracer.op_begins(index, op, inode_before.filter(|_| tells_errors(action)))?;
@@ -61,7 +73,7 @@ fn one(ctl: &mut Ctl, tracer: &Tracer, workload: &mut Workload, index: u32, acti
     let elapsed_us = start.elapsed().as_micros() as u64;
     let inode = workload.inode(action).or(inode_before);
     let read = result.data.map(|data| workload.read_back(&data));
-    ctl.send(&FromGuest::OpEnd(OpEnd {
+    Ok(FromGuest::OpEnd(OpEnd {
         index,
         op: op.into(),
         returned: result.returned,

@@ -4,7 +4,7 @@
 //! on the page. What was read is never dropped: the port's back-pressure stops this thread alone.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +19,9 @@ use super::{Doing, Failure, Outcome};
 
 /// Between two rounds over the CPUs. Long enough that mostly full pages travel, short against the time a buffer takes to fill.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Frames travel together up to this: at each write to the port the guest waits for the host.
+const GATHER_BYTES: usize = 256 << 10;
 
 pub struct Stream {
     stop: Arc<AtomicBool>,
@@ -39,7 +42,7 @@ impl Stream {
         let buffers = per_cpu.iter().map(open).collect::<Outcome<Vec<_>>>()?;
         let end = End { pages: vec![0; buffers.len()], bytes: vec![0; buffers.len()] };
         let stop = Arc::new(AtomicBool::new(false));
-        let mut pump = Pump { port, buffers, page: vec![0; page_bytes()], end };
+        let mut pump = Pump { port, buffers, page: vec![0; page_bytes()], frames: Vec::new(), end };
         let stopped = Arc::clone(&stop);
         let body = move || pump.run(&stopped);
         let thread = thread::Builder::new().name("trace".into()).spawn(body).doing("starting the trace's thread")?;
@@ -59,6 +62,8 @@ struct Pump {
     port: File,
     buffers: Vec<File>,
     page: Vec<u8>,
+    /// Frames that are not sent yet.
+    frames: Vec<u8>,
     end: End,
 }
 
@@ -68,10 +73,13 @@ impl Pump {
             // Read the flag before the buffers: what was recorded before it was set is then in this round.
             let last = stop.load(Ordering::SeqCst);
             for cpu in 0..self.buffers.len() {
-                while self.send_page(cpu)? {}
+                while self.take_page(cpu)? {}
             }
             if last {
-                frames::write_end(&mut self.port, &self.end).doing("ending the trace")?;
+                frames::write_end(&mut self.frames, &self.end).doing("ending the trace")?;
+            }
+            self.send()?;
+            if last {
                 return Ok(self.end.clone());
             }
             // `finish` ends the pause.
@@ -79,8 +87,14 @@ impl Pump {
         }
     }
 
+    fn send(&mut self) -> Outcome<()> {
+        self.port.write_all(&self.frames).doing("sending ring-buffer pages")?;
+        self.frames.clear();
+        Ok(())
+    }
+
     /// Whether there was a page.
-    fn send_page(&mut self, cpu: usize) -> Outcome<bool> {
+    fn take_page(&mut self, cpu: usize) -> Outcome<bool> {
         let len = match self.buffers[cpu].read(&mut self.page) {
             Ok(0) => return Ok(false),
             Ok(len) => len,
@@ -91,7 +105,10 @@ impl Pump {
         let page = &self.page[..used.doing("reading a ring-buffer page")?];
         self.end.pages[cpu] += 1;
         self.end.bytes[cpu] += page.len() as u64;
-        frames::write_page(&mut self.port, cpu as u32, page).doing("sending a ring-buffer page")?;
+        frames::write_page(&mut self.frames, cpu as u32, page).doing("gathering ring-buffer pages")?;
+        if self.frames.len() >= GATHER_BYTES {
+            self.send()?;
+        }
         Ok(true)
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use guest_init::job::{Errno, Event, Trace};
+use guest_init::job::{Errno, Event, Job, Trace};
 use guest_init::profile;
 use guest_init::protocol::{EventFormat, FromGuest, Refusal, Statistics, TRACE_PORT, Tracing};
 
@@ -62,8 +62,6 @@ pub struct Probes {
 }
 
 struct Set {
-    trace: Trace,
-    tracing: Tracing,
     marker: File,
     per_cpu: Vec<PathBuf>,
 }
@@ -78,32 +76,35 @@ impl Probes {
         port.ok_or("it is not open").doing("using the port trace")?.doing("opening the port trace twice")
     }
 
-    /// Sets them, unless they are. Those of an earlier job stay, with empty buffers.
-    fn ready(&mut self, trace: &Trace) -> Outcome<&Set> {
-        let set = match self.set.take() {
-            None => Set::new(trace)?,
-            Some(set) if set.trace == *trace => {
-                empty_buffers()?;
-                set
+    /// Sets what a job wants traced, and says so; or empties the buffers of what is set.
+    fn ready(&mut self, job: &Job, ctl: &Ctl) -> Outcome<Option<&Set>> {
+        match (&job.trace, &self.set) {
+            (None, _) if !job.trace_as_before => return Ok(None),
+            (Some(trace), None) if !job.trace_as_before => {
+                let (set, tracing) = Set::new(trace)?;
+                ctl.send(&FromGuest::Tracing(tracing))?;
+                self.set = Some(set);
             }
-            Some(_) => return Err("an earlier job of this boot traces otherwise").doing("setting the probes"),
-        };
-        Ok(self.set.insert(set))
+            (None, Some(_)) => empty_buffers()?,
+            (None, None) => return Err("no earlier job of this boot traced anything").doing("tracing as before"),
+            (Some(_), _) => return Err("an earlier job of this boot has set some").doing("setting the probes"),
+        }
+        Ok(self.set.as_ref())
     }
 }
 
 impl Set {
-    fn new(trace: &Trace) -> Outcome<Set> {
+    fn new(trace: &Trace) -> Outcome<(Set, Tracing)> {
         let mut refused = Vec::new();
         prepare(trace)?;
         set_probes(trace, &mut refused)?;
         let enabled = enable_events(&trace.events, &mut refused)?;
-        Ok(Set {
-            trace: trace.clone(),
-            tracing: describe(&enabled, refused)?,
+        let tracing = describe(&enabled, refused)?;
+        let set = Set {
             marker: File::options().write(true).open(tracefs("trace_marker")).doing("opening trace_marker")?,
             per_cpu: per_cpu()?,
-        })
+        };
+        Ok((set, tracing))
     }
 }
 
@@ -122,13 +123,11 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    pub fn start(trace: Option<&Trace>, ctl: &Ctl, probes: &mut Probes) -> Outcome<Self> {
+    pub fn start(job: &Job, ctl: &Ctl, probes: &mut Probes) -> Outcome<Self> {
         let port = probes.port()?;
-        let Some(trace) = trace else {
+        let Some(set) = probes.ready(job, ctl)? else {
             return Ok(Tracer { marker: None, stream: Stream::start(port, &[])?, profile_before: String::new() });
         };
-        let set = probes.ready(trace)?;
-        ctl.send(&FromGuest::Tracing(set.tracing.clone()))?;
         let marker = set.marker.try_clone().doing("opening trace_marker twice")?;
         let stream = Stream::start(port, &set.per_cpu)?;
         let profile_before = read("kprobe_profile")?;
