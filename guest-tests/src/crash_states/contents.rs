@@ -67,7 +67,8 @@ fn dump(image: &Path, to: &Path, named: &[String]) -> Result<Result<Stats, Strin
     let script = format!("rdump / \"{}\"\n{lines}", to.display());
     std::io::Write::write_all(&mut commands, script.as_bytes()).at("write", commands.path())?;
     let mut command = Command::new(&program);
-    command.arg("-f").arg(commands.path()).arg(image).env("LC_ALL", "C");
+    // Bitmaps are e2fsck's to judge: a file can be read without them.
+    command.args(["-c", "-f"]).arg(commands.path()).arg(image).env("LC_ALL", "C");
     let output = command.output().at("start", &program)?;
     if !output.status.success() {
         return Err(Failure::infrastructure(
@@ -85,7 +86,7 @@ fn dump(image: &Path, to: &Path, named: &[String]) -> Result<Result<Stats, Strin
     let complaints: Vec<&str> = said.lines().filter(|line| !is_harmless(line)).collect();
     Ok(match complaints.is_empty() {
         true => Ok(stats(&String::from_utf8_lossy(&output.stdout))),
-        false => Err(complaints.join("\n")),
+        false => Err(complaints.join("\n").replace(&image.display().to_string(), "IMAGE")),
     })
 }
 
