@@ -85,6 +85,8 @@ pub struct Totals {
     pub equal_requests_in_flight: Vec<(writeback_events::RequestId, writeback_events::RequestId)>,
     /// Completions without sectors and without a request: the ends of flush sequences, which no device sees.
     pub flush_sequence_ends: usize,
+    /// Writes that ended without having been issued, because the flush that was to go before them failed.
+    pub ended_by_failed_flush: usize,
     /// Events of block devices other than the one under test.
     pub other_devices: usize,
     /// Conversions of io_ends' extents.

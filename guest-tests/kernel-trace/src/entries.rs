@@ -108,6 +108,8 @@ pub(crate) struct Maker<'a> {
     steps: BTreeMap<usize, StepPlace>,
     /// By CPU: the request that was answered last.
     completing: BTreeMap<u16, RequestId>,
+    /// By CPU: the error of the flush that was answered last, if that failed and nothing else was answered since.
+    failed_flush: BTreeMap<u16, i64>,
     requeued: BTreeMap<RequestKey, VecDeque<RequestId>>,
     ops: Vec<OpSeen>,
     unplaced: Vec<Unplaced>,
@@ -144,6 +146,7 @@ impl<'a> Maker<'a> {
             several_cpus: header.vcpus > 1,
             steps: if header.vcpus > 1 { places_of_steps(events) } else { BTreeMap::new() },
             completing: BTreeMap::new(),
+            failed_flush: BTreeMap::new(),
             requeued: BTreeMap::new(),
             ops: Vec::new(),
             unplaced: Vec::new(),
@@ -635,13 +638,21 @@ impl<'a> Maker<'a> {
         if self.is_other_disk(key) {
             return;
         }
+        let cpu = self.events[at].cpu;
         match self.take_in_flight(key) {
             Some(request) => {
-                self.completing.insert(self.events[at].cpu, request);
+                self.completing.insert(cpu, request);
+                self.failed_flush.remove(&cpu);
+                if key.sectors == 0 && errno != 0 {
+                    self.failed_flush.insert(cpu, errno);
+                }
                 self.emit(at, Body::Answered { request });
                 self.response(at, Response::RequestError { request, errno: errno as Errno });
             }
             None if key.sectors == 0 => self.totals.flush_sequence_ends += 1,
+            // block/blk-flush.c, blk_flush_complete_seq, v5.10 to v7.2: where the flush before a write fails, the write ends
+            // there with its error, and no device has seen it.
+            None if errno != 0 && self.failed_flush.get(&cpu) == Some(&errno) => self.totals.ended_by_failed_flush += 1,
             None => self.unplaced(at, format!("a request completes that is not in flight: {key:?}")),
         }
     }
