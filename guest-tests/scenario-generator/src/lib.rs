@@ -25,7 +25,7 @@ use workload::Shrink;
 
 /// Which generator this is. It is raised whenever any seed gives another scenario than before, so that a seed of an older night is not
 /// taken for the same thing.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The scenario of a seed: a whole scenario.json. [`text`] is how it is written down.
 pub fn scenario(seed: Seed) -> Value {
@@ -34,8 +34,9 @@ pub fn scenario(seed: Seed) -> Value {
     let filesystem = Filesystem::draw(&mut streams.named("filesystem"), &shape);
     let shrink = shrink(&mut streams.named("size"), &shape);
     let logical_bytes = shape.device.logical_block_bytes.unwrap_or(512).into();
-    let workload = workload::draw(&mut streams.named("workload"), &filesystem, logical_bytes, shrink);
-    let faults = faults::draw(&mut streams, &shape, &workload.names, shrink);
+    let trims = shape.device.discard != Some(false);
+    let workload = workload::draw(&mut streams.named("workload"), &filesystem, logical_bytes, trims, shrink);
+    let faults = faults::draw(&mut streams, &shape, &filesystem, &workload.names, shrink);
     json!({
         "scenario": 1,
         "name": format!("seed-{seed}"),

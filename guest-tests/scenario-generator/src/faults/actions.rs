@@ -1,7 +1,7 @@
 //! The classes of faults, and how a rule of each is drawn.
 
 use super::Faults;
-use super::matching::{number, window};
+use super::matching::number;
 use crate::draw::Stream;
 use serde_json::{Map, Value, json};
 
@@ -65,14 +65,18 @@ const LYING: &[(u64, Class)] =
     &[(4, ShortOk), (4, Lose), (4, Torn), (3, Misdirect), (4, Corrupt), (3, Stale), (2, SplitLies)];
 
 impl Class {
-    /// The classes of this seed, by weight. One in eight disks may lie; one in 48 may lose its power or its guest.
-    pub fn switched_on(stream: &mut Stream) -> Vec<(u64, Class)> {
+    /// The classes of this seed, by weight. One in eight disks may lie; one in 48 may lose its power or its guest, if the
+    /// file system promises anything for that.
+    pub fn switched_on(stream: &mut Stream, cuts: bool) -> Vec<(u64, Class)> {
         let mut on: Vec<(u64, Class)> = HONEST.iter().copied().filter(|_| stream.chance(1, 2)).collect();
         if stream.chance(1, 8) {
             on.extend(LYING.iter().copied().filter(|_| stream.chance(1, 2)).map(|(weight, class)| (weight * 4, class)));
         }
         if stream.chance(1, 48) {
-            on.push((40, stream.weighted(CUTTING)));
+            let cutting = stream.weighted(CUTTING);
+            if cuts || cutting == Disconnect {
+                on.push((40, cutting));
+            }
         }
         on
     }
@@ -222,18 +226,11 @@ impl Faults<'_> {
         let (word, trigger, scope) = match class {
             Dead => ("dead", self.trigger(stream), json!("device")),
             Latent => {
-                // Bad from the start, wherever the guest comes upon it; what it needs to be mounted lies at the beginning.
-                let start = self.sectors() / 8;
-                let ranges = self.ranges(stream);
-                let ranges: Vec<Value> = ranges
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter(|range| range[0].as_u64() >= Some(start))
-                    .cloned()
-                    .collect();
-                let ranges = if ranges.is_empty() { vec![json!([start * 4, start * 4 + 64])] } else { ranges };
-                matches = Map::from_iter([("op".to_owned(), json!(ops[0])), ("sectors".to_owned(), ranges.into())]);
+                // Bad from the start, wherever the guest comes upon it; what it needs to be mounted lies before the last quarter.
+                let quarter = self.sectors() / 4;
+                let first = quarter * 3 + stream.below(quarter / 16) * 8;
+                let sectors = json!([[first, first + (8 << stream.below(9))]]);
+                matches = Map::from_iter([("op".to_owned(), json!(ops[0])), ("sectors".to_owned(), sectors)]);
                 ("latent", Map::new(), json!({"sticky": sticky}))
             }
             _ => ("grown", self.trigger(stream), json!({"sticky": sticky})),
@@ -261,9 +258,13 @@ impl Faults<'_> {
         let state = format!("phase{}", self.states.len());
         self.states.insert(state.clone(), json!(["idle", "armed", "over"]));
         let when = |value: &str| Map::from_iter([("when".to_owned(), json!({state.as_str(): value}))]);
-        let mut arm = window(stream);
+        let mut arm = self.window(stream);
         arm.remove("until");
-        arm.extend(when("idle"));
+        let mut idle = when("idle");
+        if let Some(Value::Object(begun)) = arm.remove("when") {
+            idle["when"].as_object_mut().expect("states and their values").extend(begun);
+        }
+        arm.extend(idle);
         arm.insert("nth".into(), number(stream, 12).into());
         let matches = self.matching(stream, &["write"]);
         match stream.chance(1, 4) {

@@ -99,8 +99,8 @@ impl Faults<'_> {
     }
 
     /// A trigger for something that happens now and then.
-    pub(super) fn trigger(&self, stream: &mut Stream) -> Map<String, Value> {
-        let mut trigger = window(stream);
+    pub(super) fn trigger(&mut self, stream: &mut Stream) -> Map<String, Value> {
+        let mut trigger = self.window(stream);
         match stream.below(10) {
             0..=3 => drop(trigger.insert("nth".into(), number(stream, 24).into())),
             4 => {
@@ -118,25 +118,38 @@ impl Faults<'_> {
         }
         trigger
     }
-}
 
-/// From when, and until when.
-pub(super) fn window(stream: &mut Stream) -> Map<String, Value> {
-    let mut trigger = Map::new();
-    let count = number(stream, 48);
-    let after = match stream.below(16) {
-        0 => json!({"writes": count}),
-        1 => json!({"flushes": number(stream, 6)}),
-        2 => json!({"matches": number(stream, 12)}),
-        3..=6 => json!({"mark": "start"}),
-        7..=9 => json!({"mark": "mid"}),
-        _ => json!({"mark": "work"}),
-    };
-    trigger.insert("after".into(), after);
-    if stream.chance(5, 6) {
-        trigger.insert("until".into(), json!({"mark": "verify"}));
+    /// From when, and until when. What counts requests waits for a state besides, so that nothing befalls the mount, and nothing that
+    /// came before the workload is counted.
+    pub(super) fn window(&mut self, stream: &mut Stream) -> Map<String, Value> {
+        let mut trigger = Map::new();
+        let count = number(stream, 48);
+        let after = match stream.below(16) {
+            0 => json!({"writes": count}),
+            1 => json!({"flushes": number(stream, 6)}),
+            2 => json!({"matches": number(stream, 12)}),
+            3..=6 => json!({"mark": "start"}),
+            7..=9 => json!({"mark": "mid"}),
+            _ => json!({"mark": "work"}),
+        };
+        if after.get("mark").is_none() {
+            trigger.insert("when".into(), self.begun());
+        }
+        trigger.insert("after".into(), after);
+        if stream.chance(5, 6) {
+            trigger.insert("until".into(), json!({"mark": "verify"}));
+        }
+        trigger
     }
-    trigger
+
+    /// The state that says that the workload has begun.
+    fn begun(&mut self) -> Value {
+        if !self.states.contains_key("mounted") {
+            self.states.insert("mounted".into(), json!(["no", "yes"]));
+            self.event("mounted", json!({"mark": "start"}), json!({"set": {"mounted": "yes"}}));
+        }
+        json!({"mounted": "yes"})
+    }
 }
 
 fn size(stream: &mut Stream) -> Value {

@@ -12,6 +12,7 @@ mod actions;
 mod matching;
 
 use crate::draw::{Stream, Streams};
+use crate::filesystem::Filesystem;
 use crate::shape::Shape;
 use crate::workload::Shrink;
 use actions::Class;
@@ -42,7 +43,13 @@ pub struct Drawn {
 }
 
 /// Draws a script for a disk of this shape and a workload with files of these names.
-pub fn draw(streams: &mut Streams, shape: &Shape, names: &[String], shrink: Option<Shrink>) -> Drawn {
+pub fn draw(
+    streams: &mut Streams,
+    shape: &Shape,
+    filesystem: &Filesystem,
+    names: &[String],
+    shrink: Option<Shrink>,
+) -> Drawn {
     let mut stream = streams.named("faults");
     let mut faults = Faults {
         shape,
@@ -54,7 +61,7 @@ pub fn draw(streams: &mut Streams, shape: &Shape, names: &[String], shrink: Opti
         lying: shape.device.write_cache == Some("lying"),
         ends_early: false,
     };
-    let on = Class::switched_on(&mut stream);
+    let on = Class::switched_on(&mut stream, filesystem.survives_power_cuts());
     let count = stream.weighted(&[(1, 0), (5, 1), (4, 2), (3, 3), (1, 5)]);
     for _ in 0..if on.is_empty() { 0 } else { count } {
         stream.weighted(&on).draw(&mut stream, &mut faults);

@@ -69,8 +69,9 @@ const KINDS: &[(u64, Kind)] = &[
 
 impl Kind {
     /// Swarm: each workload has some kinds and not the others, and always one that writes and one that syncs.
-    pub fn switched_on(stream: &mut Stream) -> Vec<(u64, Kind)> {
+    pub fn switched_on(stream: &mut Stream, trims: bool) -> Vec<(u64, Kind)> {
         let mut on: Vec<(u64, Kind)> = KINDS.iter().copied().filter(|_| stream.chance(1, 2)).collect();
+        on.retain(|(_, kind)| trims || *kind != Fstrim);
         let always =
             [stream.pick(&[Write, Strided, Strided, Direct, Mmap]), stream.pick(&[Fsync, Sync, SyncFileRange])];
         on.extend(always.map(|kind| (10, kind)));

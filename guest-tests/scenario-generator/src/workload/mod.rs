@@ -32,9 +32,15 @@ pub struct Shrink {
     pub large_sectors: u64,
 }
 
-/// Draws a workload on this file system.
-pub fn draw(stream: &mut Stream, filesystem: &Filesystem, logical_bytes: u64, shrink: Option<Shrink>) -> Workload {
-    let kinds = Kind::switched_on(stream);
+/// Draws a workload on this file system, on a disk that knows discards or not.
+pub fn draw(
+    stream: &mut Stream,
+    filesystem: &Filesystem,
+    logical_bytes: u64,
+    trims: bool,
+    shrink: Option<Shrink>,
+) -> Workload {
+    let kinds = Kind::switched_on(stream, trims);
     let mut files = Files::new(filesystem.block_bytes, logical_bytes);
     files.op(json!({"op": "mark", "name": "start"}));
     prepare(stream, &mut files);
@@ -59,7 +65,13 @@ pub fn draw(stream: &mut Stream, filesystem: &Filesystem, logical_bytes: u64, sh
 }
 
 /// Files as they may lie on a disk: empty, a hole, unwritten, written, or written in part.
+///
+/// The first is written and synced in any case: whatever is drawn after it, something has passed through an io_end then, so
+/// that guest and replica can be compared.
 fn prepare(stream: &mut Stream, files: &mut Files) {
+    let first = files.create();
+    files.write(first, 0, 4096 * stream.between(2, 16), &[]);
+    files.on(first, "fsync");
     for _ in 0..stream.weighted(&[(5, 1), (4, 2), (2, 3)]) {
         let file = files.create();
         let bytes = files.size(stream);
