@@ -38,7 +38,7 @@ fn headline(summary: &Summary) -> String {
     match summary.result {
         Result::CanaryMissed => "A planted mistake was not noticed: nothing of this night can be trusted".into(),
         Result::NothingJudged => "Nothing was judged".into(),
-        Result::New => format!("{} that known.json does not have", plural(summary.count(Status::New), "failure")),
+        Result::New => plural(summary.count(Status::New), "new failure"),
         Result::NothingNew if summary.count(Status::Known) == 0 => "No failure".into(),
         Result::NothingNew => format!("Nothing new: {}", plural(summary.count(Status::Known), "known failure")),
     }
