@@ -364,7 +364,7 @@ fn first_gap(range: &Range<u64>, pieces: &[(Range<u64>, bool)]) -> Option<Range<
         }
         at = at.max(piece.end);
     }
-    (at < range.end).then(|| at..range.end)
+    (at < range.end).then_some(at..range.end)
 }
 
 #[cfg(test)]

@@ -10,7 +10,19 @@ const GRAVE: &[&str] = &[
     "Kernel panic",
     "blocked for more than",
     "soft lockup",
-    "rcu_sched self-detected stall",
+    "hard LOCKUP",
+    "self-detected stall",
+    "detected stalls on CPUs",
+    "KASAN:",
+    "UBSAN:",
+    "KCSAN:",
+    "inconsistent lock state",
+    "possible circular locking dependency",
+    "possible recursive locking",
+    "suspicious RCU usage",
+    "stack segment",
+    "double fault",
+    "divide error",
     "refcount_t:",
     "list_add corruption",
     "list_del corruption",
@@ -21,6 +33,8 @@ const OF_THE_FILE_SYSTEM: &[&str] = &[
     "EXT4-fs error",
     "EXT4-fs (vda): failed to convert unwritten extents",
     "potential data loss",
+    "Data will be lost",
+    "orphan list check failed",
     "Aborting journal",
     "JBD2: I/O error",
     "JBD2: Error",
@@ -54,5 +68,23 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert!(found[0].contains("WARNING") && found[1].contains("EXT4-fs error"));
         assert!(is_grave(found[0]) && !is_grave(found[1]));
+    }
+
+    #[test]
+    fn stalls_lockups_sanitizers_and_lockdep_are_grave_whatever_they_begin_with() {
+        let lines = [
+            "[   63.4] rcu: INFO: rcu_preempt self-detected stall on CPU",
+            "[   63.4] rcu: INFO: rcu_sched detected stalls on CPUs/tasks:",
+            "[   28.1] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [kworker/0:1:12]",
+            "[   12.0] INFO: task init:1 blocked for more than 120 seconds.",
+            "[    3.1] BUG: KASAN: slab-use-after-free in ext4_put_io_end+0x1c/0x90",
+            "[    3.1] UBSAN: array-index-out-of-bounds in fs/ext4/extents.c:1234:5",
+            "[    4.2] WARNING: possible circular locking dependency detected",
+            "[    4.2] [ INFO: possible recursive locking detected ]",
+            "[    5.0] EXT4-fs (vda): This should not happen!! Data will be lost",
+        ];
+        let found = complaints(&lines.join("\n")).len();
+        assert_eq!(found, lines.len());
+        assert_eq!(lines.iter().filter(|line| is_grave(line)).count(), lines.len() - 1);
     }
 }

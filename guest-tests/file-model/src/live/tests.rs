@@ -335,11 +335,9 @@ mod against_a_file_system_that_never_fails {
                         data.resize(data.len().max((offset + len) as usize), 0);
                     }
                 }
-                Action::Rename { .. } => {
-                    if self.names.get(&to) != Some(&id) {
-                        self.names.remove(&path);
-                        self.names.insert(to, id);
-                    }
+                Action::Rename { .. } if self.names.get(&to) != Some(&id) => {
+                    self.names.remove(&path);
+                    self.names.insert(to, id);
                 }
                 Action::Link { .. } => {
                     if self.names.contains_key(&to) {
