@@ -47,9 +47,13 @@ fn headline(summary: &Summary) -> String {
 fn worked(told: &Told<'_>) -> String {
     let Summary { scenarios, worked_s, boots, seeds_per_hour, .. } = &told.summary;
     let pace = seeds_per_hour.map_or_else(String::new, |pace| format!(", {pace} an hour"));
-    let ended = told.summary.ended.as_deref().map_or("It has not come to its end.".to_owned(), |why| {
-        format!("Ended by {}.", if why == "seeds" { "its last seed" } else { why })
-    });
+    let ended = match told.summary.ended.as_deref() {
+        None => "It has not come to its end.",
+        Some("seeds") => "It ended with its last seed.",
+        Some("budget") => "It ended with its budget.",
+        Some("interrupted") => "It was interrupted.",
+        Some(_) => "The machine ended it.",
+    };
     format!(
         "{} in {}{pace}, {}: {} plain, {} failed, {} not judged, {} lost to the machine. {ended}",
         plural(usize::try_from(scenarios.run).unwrap_or(usize::MAX), "scenario"),
