@@ -25,7 +25,7 @@ use workload::Shrink;
 
 /// Which generator this is. It is raised whenever any seed gives another scenario than before, so that a seed of an older night is not
 /// taken for the same thing.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The scenario of a seed: a whole scenario.json. [`text`] is how it is written down.
 pub fn scenario(seed: Seed) -> Value {

@@ -227,7 +227,9 @@ impl Files {
         let unit = stream.weighted(&[(6, 4096), (3, self.block_bytes), (1, 512), (1, 1)]);
         let offset = stream.below(bytes / unit + 1) * unit;
         let most = (USUAL_BYTES / 2 / unit).min(4096);
-        (offset, scaled(stream, most) * unit)
+        let len = scaled(stream, most) * unit;
+        // A pattern is known by its sectors: a few bytes amid another look like either. A file of its own may be that small.
+        (offset, if unit == 1 && bytes > 0 { len + 1024 } else { len })
     }
 
     /// A range that direct I/O takes.
@@ -239,7 +241,7 @@ impl Files {
 
     /// A range that ends inside `bytes`, which is more than nothing.
     pub fn range_within(&self, stream: &mut Stream, bytes: u64) -> (u64, u64) {
-        let unit = stream.weighted(&[(4, 4096), (2, self.block_bytes), (1, 1)]);
+        let unit = stream.weighted(&[(4, 4096), (2, self.block_bytes)]);
         let unit = if unit < bytes { unit } else { 1 };
         let offset = stream.below(bytes.div_ceil(unit)) * unit;
         (offset, (scaled(stream, bytes / unit) * unit).min(bytes - offset))
