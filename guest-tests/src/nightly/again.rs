@@ -6,7 +6,7 @@
 use super::guests::{Common, load};
 use super::queue::{Group, Source, Work};
 use crate::args;
-use crate::failure::Failure;
+use crate::failure::{At, Failure};
 use crate::scenario::Scenario;
 use crate::triage::again::Limits;
 use crate::triage::shrink;
@@ -60,7 +60,7 @@ pub fn look(
     common: &Common,
 ) -> Result<(), Failure> {
     let Some(wanted) = line.signature.clone().filter(|_| turn < LOOKED_AT) else {
-        line.triage = Some(Triage { again: Again::NotTried, needed: None, shown: 0, tried: 0, shrunk: None });
+        line.triage = Some(not_tried());
         return Ok(());
     };
     let scratch = folder.with_extension("again");
@@ -88,6 +88,11 @@ pub fn look(
     }
     line.triage = Some(triage);
     Ok(())
+}
+
+/// Nobody looked.
+pub fn not_tried() -> Triage {
+    Triage { again: Again::NotTried, needed: None, shown: 0, tried: 0, shrunk: None }
 }
 
 /// The scenarios that ran before it in the same boot, in their order.
@@ -123,8 +128,20 @@ fn make_smaller(line: &ResultLine, group: &Group, folder: &Path, common: &Common
     common.interrupt.check()?;
     let place = format!("{}/{}/shrunk", super::folder::FAILURES, line.unit.folder());
     match shrunk {
-        Ok(report) => Ok(Some(report.for_night(&place))),
+        Ok(report) => {
+            told_as_kept(report, folder, &common.night.join(&place)).map(|report| Some(report.for_night(&place)))
+        }
         // Time was up, it did not show again, or the machine failed: the failure stands, as it is.
         Err(_) => super::folder::remove(&folder.join("shrunk")).map(|()| None),
     }
+}
+
+/// shrunk.json with the place where the night keeps it: it was made where the unit was at work.
+fn told_as_kept(report: shrink::Report, folder: &Path, kept: &Path) -> Result<shrink::Report, Failure> {
+    let repro = crate::show::quote(&kept.join("repro.sh").display().to_string());
+    let report = shrink::Report { folder: kept.to_owned(), repro, ..report };
+    let text = serde_json::to_string_pretty(&report).expect("it holds nothing that JSON cannot say") + "\n";
+    let path = folder.join("shrunk/shrunk.json");
+    std::fs::write(&path, text).at("write", &path)?;
+    Ok(report)
 }

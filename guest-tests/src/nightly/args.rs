@@ -60,6 +60,9 @@ pub struct Nightly {
     /// A further night whose failing seeds run first; may be given several times.
     #[arg(long, value_name = "DIR")]
     pub old: Vec<PathBuf>,
+    /// Run nothing first that failed in an earlier night.
+    #[arg(long, conflicts_with = "old")]
+    pub no_old: bool,
     /// How the scenarios of the repository are run: each on one kernel, another every night; each on all kernels; or not.
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Standing::One)]
     pub standing: Standing,

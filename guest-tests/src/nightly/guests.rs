@@ -157,10 +157,19 @@ impl Guests {
         } else {
             write_all(folder, recorded, judged)?;
         }
-        if line.outcome == Outcome::Failed {
-            again::look(line, turn, group, work, folder, &self.common)?;
+        if line.outcome != Outcome::Failed {
+            return Ok(());
         }
-        Ok(())
+        match again::look(line, turn, group, work, folder, &self.common) {
+            Err(Failure::Interrupted) => Err(Failure::Interrupted),
+            // What was found stays found, also where the machine keeps us from looking at it again.
+            Err(failure) => {
+                line.why = format!("{}; it was not looked at again: {failure}", line.why);
+                line.triage = Some(again::not_tried());
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     fn canary(&mut self, planted: &Planted, args: &mut Run, line: &mut ResultLine) -> Result<Judged, Failure> {

@@ -52,7 +52,7 @@ pub fn asked(
     let first = seeds.map_or(Seed::first_of(before.next_boot), |seeds| seeds.from);
     let old = match going_on {
         Some(night) => night.old.clone(),
-        None if args.canary_only => Vec::new(),
+        None if args.canary_only || args.no_old => Vec::new(),
         None => before.failing.iter().map(ToString::to_string).collect(),
     };
     Ok(NightJson {
