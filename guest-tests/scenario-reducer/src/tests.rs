@@ -116,6 +116,39 @@ fn a_mark_that_goes_takes_its_points_along() {
     assert!(!reduced.scenario.to_string().contains("mark"));
 }
 
+/// Fails if the file is written and, behind something that empties the cache or past it, read; a direct read shows it only
+/// behind an fsync that was told to expect the error.
+struct Stale;
+
+impl Oracle for Stale {
+    type Stop = &'static str;
+
+    fn is_valid(&mut self, _: &Value) -> bool {
+        true
+    }
+
+    fn fails(&mut self, scenario: &Value) -> Result<Option<Hits>, &'static str> {
+        let ops: Vec<&Value> = scenario["workload"].as_array().into_iter().flatten().collect();
+        let place = |name: &str| ops.iter().position(|op| op["op"] == name);
+        let (Some(write), Some(read)) = (place("write"), place("read")) else { return Ok(None) };
+        let past = match ops[read]["direct"] == true {
+            true => place("fsync").is_some_and(|fsync| write < fsync && fsync < read && ops[fsync]["errno"] == "EIO"),
+            false => place("sync").is_some() && place("drop_caches").is_some_and(|drop| write < drop && drop < read),
+        };
+        Ok((write < read && past).then(Hits::new))
+    }
+}
+
+#[test]
+fn dropped_caches_become_the_shortest_way_to_the_disk() {
+    let start = json!({"workload": [
+        {"op": "write", "path": "f", "len": 512, "pattern": "p"}, {"op": "sync"}, {"op": "drop_caches"}, {"op": "read", "path": "f"}]});
+    let reduced = reduce(start, Hits::new(), &mut Stale, 100);
+    let wanted = json!([{"op": "write", "path": "f", "len": 512, "pattern": "p"},
+        {"op": "fsync", "path": "f", "errno": "EIO"}, {"op": "read", "path": "f", "direct": true}]);
+    assert_eq!(reduced.scenario["workload"], wanted);
+}
+
 #[test]
 fn what_was_found_before_it_was_stopped_is_kept() {
     let start = scenario(12, 9);

@@ -34,6 +34,45 @@ fn remove(op: &mut Value, key: &str) {
     op.as_object_mut().map(|op| op.remove(key));
 }
 
+fn drops_caches(op: &Value) -> bool {
+    op["op"] == "drop_caches" || op["op"] == "remount"
+}
+
+fn syncs(op: &Value) -> bool {
+    op["op"] == "sync" || op["op"] == "fsync" || op["op"] == "fdatasync"
+}
+
+fn read_directly(ops: &mut Vec<Value>) {
+    let Some(first) = ops.iter().position(drops_caches) else { return };
+    ops.iter_mut().skip(first).filter(|op| op["op"] == "read").for_each(|op| op["direct"] = json!(true));
+    ops.retain(|op| !drops_caches(op));
+}
+
+/// A `sync` of everything becomes the `fsync` of what was written last.
+fn sync_to_fsync(ops: &mut [Value], errno: Option<&str>) {
+    let mut written = None;
+    for op in ops {
+        if op["op"] == "sync"
+            && let Some(path) = &written
+        {
+            *op = json!({ "op": "fsync", "path": path });
+            if let Some(errno) = errno {
+                op["errno"] = json!(errno);
+            }
+        } else if op.get("pattern").is_some() {
+            written = op["path"].as_str().map(str::to_owned);
+        }
+    }
+}
+
+/// The first `drop_caches` becomes a `remount`, and what is synced right before it goes.
+fn remount(ops: &mut Vec<Value>) {
+    let Some(place) = ops.iter().position(|op| op["op"] == "drop_caches") else { return };
+    ops[place] = json!({ "op": "remount" });
+    let first = ops[..place].iter().rposition(|op| !syncs(op)).map_or(0, |place| place + 1);
+    ops.drain(first..place);
+}
+
 impl<O: Oracle> Search<'_, O> {
     /// See the module.
     pub fn smaller_operations(&mut self) -> Passed<O> {
@@ -47,16 +86,33 @@ impl<O: Oracle> Search<'_, O> {
         Ok(found)
     }
 
-    /// A direct read needs no `drop_caches` before it.
+    /// The shortest way to see what the disk holds: a direct read needs no `drop_caches` before it, but a file whose error
+    /// nobody was told of answers with that first, so it may need an `fsync`; one that is mounted anew needs neither.
     fn read_past_the_cache(&mut self) -> Passed<O> {
-        let drops = |op: &Value| op["op"] == "drop_caches" || op["op"] == "remount";
-        let candidate = changed(&self.best, |candidate| {
-            let Some(ops) = candidate.get_mut("workload").and_then(Value::as_array_mut) else { return };
-            let Some(first) = ops.iter().position(drops) else { return };
-            ops.iter_mut().skip(first).filter(|op| op["op"] == "read").for_each(|op| op["direct"] = json!(true));
-            ops.retain(|op| !drops(op));
-        });
-        candidate.map_or(Ok(false), |candidate| self.attempt("direct reads instead of dropped caches", candidate))
+        let ways: [(&str, fn(&mut Vec<Value>)); 4] = [
+            ("direct reads instead of dropped caches", read_directly),
+            ("fsync and direct reads", |ops| {
+                sync_to_fsync(ops, None);
+                read_directly(ops);
+            }),
+            ("fsync that tells the error, and direct reads", |ops| {
+                sync_to_fsync(ops, Some("EIO"));
+                read_directly(ops);
+            }),
+            ("mounted anew instead of synced and dropped", remount),
+        ];
+        for (what, way) in ways {
+            let candidate = changed(&self.best, |candidate| {
+                candidate.get_mut("workload").and_then(Value::as_array_mut).into_iter().for_each(way);
+            });
+            let smaller = candidate.filter(|candidate| ops(candidate) < ops(&self.best));
+            if let Some(candidate) = smaller
+                && self.attempt(what, candidate)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn all_shorter(&mut self) -> Passed<O> {

@@ -27,9 +27,19 @@ const BUILD_BYTES: u64 = 4 << 30;
 /// See the module.
 pub fn over(from: &Wanted, wanted: &args::Bisect, range: &str, interrupt: &Interrupt) -> Result<Report, Failure> {
     let repository = Repository::here()?;
-    let commits = repository.commits(range)?;
     space::require(&repository.path, BUILD_BYTES)?;
-    let shop = Workshop::open(&repository, wanted.scratch.as_deref())?;
+    over_in(&repository, from, wanted, range, interrupt)
+}
+
+fn over_in(
+    repository: &Repository,
+    from: &Wanted,
+    wanted: &args::Bisect,
+    range: &str,
+    interrupt: &Interrupt,
+) -> Result<Report, Failure> {
+    let commits = repository.commits(range)?;
+    let shop = Workshop::open(repository, wanted.scratch.as_deref())?;
     let scenario = shop.path.join(folder::SCENARIO);
     fs::write(&scenario, from.scenario.to_json()).at("write", &scenario)?;
     let mut judge = Judge::new(from.signature.clone());
@@ -252,26 +262,73 @@ fn last_line(log: &Path) -> String {
 #[allow(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
     use super::*;
+    use crate::failure::exit;
 
     fn run(at: &Path, args: &[&str]) {
         let mine = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false"];
         git(at, &[&mine, args].concat()).unwrap();
     }
 
-    /// A repository with four commits. One does not build; from the last but one on the "program" says 1.
+    /// A repository with four commits. The second does not build; from the third on the "program" leaves a run that failed,
+    /// before that one with nothing to report.
     fn repository() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         run(dir.path(), &["init", "-q"]);
-        for (n, build) in ["exit 0", "exit 1", "exit 0", "exit 0"].iter().enumerate() {
+        for n in 0..4 {
             fs::create_dir_all(dir.path().join("scripts")).unwrap();
             fs::create_dir_all(dir.path().join("guest-tests")).unwrap();
-            fs::write(dir.path().join("scripts/build"), format!("#!/bin/sh\necho error: no {n}\n{build}\n")).unwrap();
+            fs::write(dir.path().join("scripts/build"), build(n)).unwrap();
             fs::write(dir.path().join("guest-tests/n"), n.to_string()).unwrap();
             run(dir.path(), &["add", "-A"]);
             run(dir.path(), &["update-index", "--chmod=+x", "scripts/build"]);
             run(dir.path(), &["commit", "-q", "-m", &format!("commit {n}")]);
         }
         dir
+    }
+
+    /// A build that makes a "guest-tests" of two lines.
+    fn build(n: usize) -> String {
+        let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings");
+        let (recording, code) = if n < 2 { ("clean-interleaved", 0) } else { ("stale-after-error", 1) };
+        let recording = show::quote(&recordings.join(recording).display().to_string());
+        let program = format!("#!/bin/sh\nrm -rf \"$4\"; cp -r {recording} \"$4\"; exit {code}\n");
+        let exit = u8::from(n == 1);
+        format!(
+            "#!/bin/sh\necho error: no {n}\nmkdir -p \"$CARGO_TARGET_DIR/release\"\n\
+             cat >\"$CARGO_TARGET_DIR/release/guest-tests\" <<'END'\n{program}END\n\
+             chmod +x \"$CARGO_TARGET_DIR/release/guest-tests\"\nexit {exit}\n"
+        )
+    }
+
+    fn from(signature: Option<&str>) -> Wanted {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/stale-after-error.json");
+        Wanted { scenario: crate::scenario::load(&path).unwrap(), signature: signature.map(str::to_owned), host: None }
+    }
+
+    #[test]
+    fn the_commit_with_which_a_failure_appears_is_found_past_one_that_does_not_build() {
+        let (dir, scratch) = (repository(), tempfile::tempdir().unwrap());
+        let repository = Repository { path: dir.path().to_owned() };
+        let wanted = args::Bisect { scratch: Some(scratch.path().to_owned()), ..wanted() };
+        let interrupt = Interrupt::default();
+        let report = over_in(&repository, &from(None), &wanted, "HEAD~3..HEAD", &interrupt).unwrap();
+        let seen: Vec<(&str, &str)> =
+            report.looked.iter().map(|looked| (looked.place.split_at(13).1, looked.seen)).collect();
+        let all = [("commit 0", "shows not"), ("commit 1", "skipped"), ("commit 2", "shows"), ("commit 3", "shows")];
+        assert_eq!(seen, all);
+        assert!(report.signature.unwrap().contains("stale-data-read"));
+        assert!(
+            report.found[0].ends_with("commit 2, or with one of the 1 before it that were skipped"),
+            "{:?}",
+            report.found
+        );
+        let other = over_in(&repository, &from(Some("another failure")), &wanted, "HEAD~3..HEAD", &interrupt).unwrap();
+        assert_eq!(
+            (other.found.len(), other.exit_code()),
+            (0, exit::NOT_JUDGED),
+            "a failure of another name is not it"
+        );
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "nothing is left");
     }
 
     #[test]
