@@ -125,13 +125,13 @@ fn what_broke_differently_is_named_differently() {
     look(&|recorded| recorded.host.guest_end = guest_tests::host::GuestEnd::TimeLimit { seconds: 120 });
 }
 
-/// A real failure, a few runs: what is left still fails, and repro.sh shows it. (The whole way, by hand: docs/triage.md.)
+/// A real failure, just so many runs that the first operations go: what is left still fails, and repro.sh shows it. (The whole way, by hand: docs/triage.md.)
 #[test]
 fn a_recorded_failure_is_made_smaller_by_real_guests() {
     let _alone = guests::one_at_a_time();
     let out = tempfile::tempdir().expect("a temporary folder");
     let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings/stale-after-error");
-    let words = ["shrink", "--kernel", "6.1", "--budget-runs", "3", "--time-limit", "600", "--format", "json", "--out"];
+    let words = ["shrink", "--kernel", "6.1", "--budget-runs", "8", "--time-limit", "600", "--format", "json", "--out"];
     let mut words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
     words.extend([out.path().as_os_str(), recording.as_os_str()]);
     let ended = guests::start(&words);
