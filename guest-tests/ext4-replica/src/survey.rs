@@ -6,7 +6,8 @@
 //!
 //! A block is recognised by its place on the disk where an extent was mapped in this trace, and that mapping lives on. One
 //! that was mapped otherwise (it is in the image) is recognised by its turn: a bio takes blocks in the order in which they
-//! were handed over.
+//! were handed over, and none of a folio that was left behind before the bio was opened: by the time the next folio is handed
+//! over, every block of this one that is written is in a bio (fs/ext4/page-io.c, ext4_bio_write_folio, v6.12).
 
 use crate::state::Segment;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -77,10 +78,26 @@ struct Surveyor {
 /// What a task has handed over for its current io_end and not yet seen in a bio.
 #[derive(Default)]
 struct Hand {
-    open: Option<BioId>,
+    /// The bio, and the folio that was handed over last when it was opened.
+    open: Option<(BioId, usize)>,
+    /// The folio handed over last.
+    last: usize,
     /// By disk block.
     placed: BTreeMap<u64, Block>,
     unplaced: VecDeque<Block>,
+}
+
+impl Hand {
+    /// Folios before the one at which the bio was opened have no more blocks to be written. Where it was not seen when that was, too
+    /// few blocks would be left for the bio, and all stay.
+    fn leave_behind(&mut self, opened_at: usize, on_disk: Range<u64>) {
+        let known = self.placed.range(on_disk.clone()).count() as u64;
+        let wanted = on_disk.end.saturating_sub(on_disk.start).saturating_sub(known);
+        let since = self.unplaced.iter().filter(|block| block.folio >= opened_at).count() as u64;
+        if since >= wanted {
+            self.unplaced.retain(|block| block.folio >= opened_at);
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -105,7 +122,8 @@ impl Surveyor {
             Stimulus::FolioSubmitted { task, ino, index, order } => self.hand_over(task, ino, index, order),
             Stimulus::BioOpened { task } => {
                 self.bios_opened += 1;
-                self.tasks.entry(task).or_default().open = Some(BioId(self.bios_opened));
+                let hand = self.tasks.entry(task).or_default();
+                hand.open = Some((BioId(self.bios_opened), hand.last));
             }
             Stimulus::BioSubmitted { task, sector, bytes, .. } => self.place(task, sector, bytes),
             _ => {}
@@ -116,6 +134,7 @@ impl Surveyor {
         let folio = self.survey.folios.len();
         self.survey.folios.push(Written::default());
         let hand = self.tasks.entry(task).or_default();
+        hand.last = folio;
         for lblk in blocks_of(page, order, self.block_bytes) {
             let block = Block { folio, ino, page, lblk };
             match self.mapped.get(&(ino, lblk)) {
@@ -127,10 +146,11 @@ impl Surveyor {
 
     fn place(&mut self, task: TaskId, sector: u64, bytes: u64) {
         let hand = self.tasks.entry(task).or_default();
-        let Some(bio) = hand.open.take() else { return };
+        let Some((bio, opened_at)) = hand.open.take() else { return };
         let sectors_per_block = self.block_bytes / 512;
         let first = sector / sectors_per_block;
         let end = sector.saturating_add(bytes.div_ceil(512)).div_ceil(sectors_per_block);
+        hand.leave_behind(opened_at, first..end);
         let mut shape = Shape::default();
         for pblk in first..end {
             let Some(block) = hand.placed.remove(&pblk).or_else(|| hand.unplaced.pop_front()) else {
@@ -210,6 +230,17 @@ mod tests {
         assert_eq!(survey.folios[0].blocks, BTreeSet::from([0, 2]));
         assert_eq!(survey.folios[0].bios, BTreeSet::from([BioId(1), BioId(2)]));
         assert_eq!(survey.bios[&BioId(2)].segments, [segment(0, &[2])]);
+    }
+
+    /// Overwrites of one block in each page, where direct I/O or the image has mapped them.
+    #[test]
+    fn a_block_whose_place_is_not_known_is_of_the_folio_at_which_its_bio_was_opened() {
+        let [opened, submitted] = bio(200, 1024);
+        let [opened_2, submitted_2] = bio(208, 1024);
+        let stimuli = [init(), folio(1), opened, folio(2), submitted, opened_2, submitted_2];
+        let survey = Survey::read(&stimuli, 1024);
+        assert_eq!(survey.bios[&BioId(1)].segments, [segment(1, &[4])]);
+        assert_eq!(survey.bios[&BioId(2)].segments, [segment(2, &[8])]);
     }
 
     #[test]
