@@ -119,6 +119,7 @@ fn number(variables: &Variables, name: &str) -> Result<Option<u32>, String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
     use super::*;
 
