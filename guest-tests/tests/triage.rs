@@ -107,6 +107,8 @@ fn with_other_numbers(recorded: &mut Recorded, by: u64) {
         line.result.iter_mut().for_each(|result| result.elapsed_us += by);
     }
     recorded.host.phases.iter_mut().for_each(|phase| phase.took_ms += by);
+    // Its numbers are those of the record, which are others now; without it an error of the disk is possible at any time.
+    recorded.order = Err("renumbered".to_owned());
     recorded.kernel_log = recorded.kernel_log.replace("[    ", &format!("[   {}", by % 10));
 }
 
