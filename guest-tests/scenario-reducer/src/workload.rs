@@ -73,6 +73,9 @@ fn remount(ops: &mut Vec<Value>) {
     ops.drain(first..place);
 }
 
+/// Another workload in place of this one.
+type Way = fn(&mut Vec<Value>);
+
 impl<O: Oracle> Search<'_, O> {
     /// See the module.
     pub fn smaller_operations(&mut self) -> Passed<O> {
@@ -89,7 +92,7 @@ impl<O: Oracle> Search<'_, O> {
     /// The shortest way to see what the disk holds: a direct read needs no `drop_caches` before it, but a file whose error
     /// nobody was told of answers with that first, so it may need an `fsync`; one that is mounted anew needs neither.
     fn read_past_the_cache(&mut self) -> Passed<O> {
-        let ways: [(&str, fn(&mut Vec<Value>)); 4] = [
+        let ways: [(&str, Way); 4] = [
             ("direct reads instead of dropped caches", read_directly),
             ("fsync and direct reads", |ops| {
                 sync_to_fsync(ops, None);

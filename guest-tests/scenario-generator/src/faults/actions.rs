@@ -20,7 +20,7 @@ pub enum Class {
     Latent,
     Grown,
     Dead,
-    FailClass,
+    AllOfType,
     States,
     Cache,
     CutKills,
@@ -37,7 +37,7 @@ pub enum Class {
 }
 
 use Class::{
-    Cache, Corrupt, CutDisconnects, CutKills, Dead, Delay, Disconnect, Error, FailClass, Grown, Hold, Latent, Lose,
+    AllOfType, Cache, Corrupt, CutDisconnects, CutKills, Dead, Delay, Disconnect, Error, Grown, Hold, Latent, Lose,
     Misdirect, Reorder, ShortFailed, ShortOk, Split, SplitFails, SplitLies, Stale, States, Torn, Unsupported,
 };
 
@@ -53,7 +53,7 @@ const HONEST: &[(u64, Class)] = &[
     (3, Latent),
     (3, Grown),
     (1, Dead),
-    (2, FailClass),
+    (2, AllOfType),
     (4, States),
     (2, Cache),
 ];
@@ -92,7 +92,7 @@ impl Class {
             Delay | Hold | Reorder => faults.gate(stream, self),
             Split | SplitFails | SplitLies => faults.split(stream, self),
             Latent | Grown | Dead => faults.lasting(stream, self),
-            FailClass => faults.fail_class(stream),
+            AllOfType => faults.fail_class(stream),
             States => faults.states(stream),
             Cache => faults.cache(stream),
             CutKills | CutDisconnects => faults.cut(stream, self),
