@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 /// A night without guests, in a working directory of its own.
 fn nightly(dir: &Path, out: &str, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_guest-tests"));
-    command
-        .current_dir(dir)
-        .args(["nightly", "--pretend", "2", "--no-standing", "--jobs", "2", "--out", out])
-        .args(more);
+    command.current_dir(dir).args(["nightly", "--pretend", "2", "--no-standing", "--out", out]).args(more);
+    if !more.contains(&"--jobs") {
+        command.args(["--jobs", "2"]);
+    }
     for name in ["SLURM_ARRAY_TASK_ID", "PARALLEL_SEQ", "JOB_COMPLETION_INDEX", "GUEST_TESTS_SHARDS"] {
         command.env_remove(name);
     }
