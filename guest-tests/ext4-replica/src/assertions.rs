@@ -92,7 +92,34 @@ struct Line {
     listed: usize,
     /// A worker has started and not converted anything yet: it may or may not have taken the list.
     taking: bool,
+    /// Of `listed`: those that came while a worker was taking. It may have taken them with the others.
+    doubtful: Vec<IoEndId>,
     writeback: BTreeSet<u64>,
+}
+
+impl Line {
+    /// Lists an io_end. Says whether the list was empty, and whether that is certain.
+    fn add(&mut self, io_end: IoEndId, queued: bool) -> (bool, bool) {
+        let was_empty = self.listed == 0;
+        let certain = !self.taking && (was_empty || self.listed > self.doubtful.len());
+        if self.taking {
+            self.doubtful.push(io_end);
+        } else if !certain {
+            // What is said of this one says of the others whether they were taken.
+            self.listed = if queued { 0 } else { self.listed };
+            self.doubtful.clear();
+        }
+        self.listed += 1;
+        self.waiting.push_back(io_end);
+        (was_empty, certain)
+    }
+
+    /// The worker has it, so it had taken it with the others.
+    fn is_of_this_round(&mut self, io_end: IoEndId) {
+        let before = self.doubtful.len();
+        self.doubtful.retain(|doubtful| *doubtful != io_end);
+        self.listed -= before - self.doubtful.len();
+    }
 }
 
 impl Assertions {
@@ -128,6 +155,7 @@ impl Assertions {
             Stimulus::WorkerStarts { ino, .. } => {
                 let line = self.inodes.entry(ino).or_default();
                 (line.listed, line.taking) = (0, true);
+                line.doubtful.clear();
             }
             _ => {}
         }
@@ -212,9 +240,7 @@ impl Assertions {
             "it is queued, but not by a last, deferred put with UNWRITTEN set".into()
         });
         let Some(line) = ino.map(|ino| self.inodes.entry(ino).or_default()) else { return };
-        let (was_empty, certain) = (line.listed == 0, !line.taking);
-        line.listed += 1;
-        line.waiting.push_back(io_end);
+        let (was_empty, certain) = line.add(io_end, queued);
         self.check_io_end(!certain || queued == was_empty, Invariant::I8, io_end, || {
             let list = if was_empty { "empty" } else { "not empty" };
             let work = if queued { "queued" } else { "not queued" };
@@ -242,6 +268,7 @@ impl Assertions {
     fn take_from_list(&mut self, ino: Ino, io_end: IoEndId) {
         let line = self.inodes.entry(ino).or_default();
         line.taking = false;
+        line.is_of_this_round(io_end);
         let first = line.waiting.front().copied();
         line.waiting.retain(|waiting| *waiting != io_end);
         self.check_io_end(first == Some(io_end), Invariant::I15, io_end, || {

@@ -153,6 +153,30 @@ fn i8_does_not_guess_while_a_worker_takes_the_list() {
 }
 
 #[test]
+fn i8_does_not_guess_which_round_took_what_came_while_a_worker_took_the_list() {
+    let (c, d) = (IoEndId(7), IoEndId(8));
+    let until_c = |queued| {
+        let mut account = with(life(A, 1), vec![queue(A, true)]);
+        account.push(None);
+        account.extend(with(life(B, 2), vec![queue(B, false), convert(A, 0)]));
+        account.extend(with(life(c, 3), vec![queue(c, queued)]));
+        account
+    };
+    for queued in [false, true] {
+        assert_eq!(broken(until_c(queued)), []);
+        let mut then = until_c(queued);
+        then.extend(with(life(d, 4), vec![queue(d, true)]));
+        assert_eq!(broken(then), [Invariant::I8], "the next is certain again: the list holds one at least");
+    }
+    // B was taken with A, so C finds an empty list.
+    let mut account = with(life(A, 1), vec![queue(A, true)]);
+    account.push(None);
+    account.extend(with(life(B, 2), vec![queue(B, false), convert(A, 0), release(A), convert(B, 0)]));
+    account.extend(with(life(c, 3), vec![queue(c, false)]));
+    assert_eq!(broken(account), [Invariant::I8]);
+}
+
+#[test]
 fn i11_ends_writeback_as_often_as_it_began() {
     let ended = Response::EndPageWriteback { ino: INO, page: 3 };
     let handed = Stimulus::FolioSubmitted { task: TaskId(1), ino: INO, index: 3, order: 0 };
