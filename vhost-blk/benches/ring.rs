@@ -12,14 +12,16 @@ use virtio_queue::mock::MockSplitQueue;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-const CHAINS: u16 = 256;
+const QUEUE_SIZE: u16 = 256;
+/// Half of them: the mock's used ring lies over the last entries of its available ring.
+const CHAINS: u16 = QUEUE_SIZE / 2;
 const RUNS: usize = 200;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 
 /// A ring of reads of 4 KiB: header, data, status.
 fn chains(memory: &Memory, data_parts: u16) -> MockSplitQueue<'_, Memory> {
-    let queue = MockSplitQueue::new(memory, CHAINS);
+    let queue = MockSplitQueue::new(memory, QUEUE_SIZE);
     memory.write_slice(&[0; 16], GuestAddress(0x10_0000)).expect("inside");
     let part = 4096 / u32::from(data_parts);
     let mut descriptors = vec![Descriptor::new(0x10_0000, 16, NEXT, 1)];
