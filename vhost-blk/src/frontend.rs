@@ -309,14 +309,14 @@ fn wait_for(
     }
 }
 
-/// Binds a Unix socket, taking over a dead one.
+/// Listens on a Unix socket, taking over a dead one.
 pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
     let here = || path.to_path_buf();
     if path.as_os_str().len() > 107 {
         return Err(SocketError::TooLong { path: here() });
     }
-    match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+    match listen_at(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         other => return other.map_err(|source| SocketError::Bind { path: here(), source }),
     }
     if !std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
@@ -325,6 +325,53 @@ pub fn listen(path: &Path) -> Result<UnixListener, SocketError> {
     if UnixStream::connect(path).is_ok() {
         return Err(SocketError::Taken { path: here() });
     }
-    let taken_over = std::fs::remove_file(path).and_then(|()| UnixListener::bind(path));
+    let taken_over = std::fs::remove_file(path).and_then(|()| listen_at(path));
     taken_over.map_err(|source| SocketError::Bind { path: here(), source })
+}
+
+/// The name appears when somebody listens there, never before: `bind` alone makes it a moment earlier, and whoever waits for the name is
+/// refused in between.
+fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let made = tempfile::Builder::new().prefix(".").rand_bytes(4).make_in(folder, |aside| UnixListener::bind(aside))?;
+    made.persist_noclobber(path).map_err(|refused| refused.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_sees_the_name_can_connect() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for round in 0..300 {
+            let path = folder.path().join(round.to_string());
+            let seen = path.clone();
+            let client = std::thread::spawn(move || {
+                while !seen.exists() {
+                    std::hint::spin_loop();
+                }
+                UnixStream::connect(&seen)
+            });
+            let _listener = listen(&path).expect("listens");
+            client.join().expect("no panic").expect("somebody listens");
+        }
+    }
+
+    #[test]
+    fn a_dead_socket_is_taken_over_and_nothing_else_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
+        drop(listen(&path).expect("listens"));
+        let alive = listen(&path).expect("takes the dead one over");
+        assert!(matches!(listen(&path), Err(SocketError::Taken { .. })));
+        drop(alive);
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::write(&path, "a file").expect("written");
+        assert!(matches!(listen(&path), Err(SocketError::NotASocket { .. })));
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing is left beside it");
+    }
 }
