@@ -4,7 +4,7 @@
 //! else an instant, and an arrow leads from a request's issue in the guest to the device and back to its answer. The time
 //! axis is the device's clock, exact where requests are matched and spread evenly by sequence in between (`axis.rs`); where
 //! nothing is matched, one event is one microsecond and `otherData.axis` says so. Of events at one time the order in the
-//! file is the order that was judged.
+//! file is the order that was judged; instants among them stand one nanosecond apart, for viewers stack those that coincide.
 //!
 //! The format is the trace event format's JSON object form: phases X (slice), i (instant), s, t, f (arrow), M (name).
 
@@ -15,12 +15,16 @@ use super::summary::Summary;
 use super::timeline::{Bar, Item, Origin, Timeline, Track};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Tracks' ids lie so far apart: rows of one lie between.
 const ROWS: usize = 1 << 20;
 /// Nanoseconds an event without a clock takes, so that steps become microseconds.
 const STEP_NS: f64 = 1000.0;
+/// Device, guest, replica.
+const LANES: usize = 3;
+/// Microseconds between instants that fall on one time.
+const APART_US: f64 = 0.001;
 
 /// The document.
 #[derive(Serialize)]
@@ -77,12 +81,47 @@ pub fn trace(input: &ReportInput) -> String {
     let mut events = lives.slices();
     events.extend(timeline.items.iter().filter_map(|item| instant(item, &timeline, &lives, clock)));
     events.extend(arrows(input, &links, &lives));
-    // Stable: what stands at one time on one track keeps its order, a slice before what lies in it.
-    events.sort_by(|a, b| (a.pid, a.tid).cmp(&(b.pid, b.tid)).then(a.ts.total_cmp(&b.ts)));
+    sort(&mut events);
+    part_instants(&mut events);
     let mut all = names(&events);
     all.extend(events);
+    number_tracks(&mut all);
     let trace = Trace { display_time_unit: "ms", other_data: about(input, clock), events: all };
     serde_json::to_string(&trace).expect("plain data with string keys becomes JSON") + "\n"
+}
+
+/// Stable: what stands at one time on one track keeps its order, a slice before what lies in it.
+fn sort(events: &mut [Event]) {
+    events.sort_by(|a, b| (a.pid, a.tid).cmp(&(b.pid, b.tid)).then(a.ts.total_cmp(&b.ts)));
+}
+
+/// No two instants of a track at the same time.
+fn part_instants(events: &mut [Event]) {
+    let mut last = BTreeMap::new();
+    for event in events.iter_mut().filter(|event| event.ph == 'i') {
+        let free = last
+            .get(&event.tid)
+            .map_or(event.ts, |last: &f64| event.ts.max(((last + APART_US) * 1000.0).round() / 1000.0));
+        event.ts = free;
+        last.insert(event.tid, free);
+    }
+    sort(events);
+}
+
+/// Small numbers for tracks, in the page's order: viewers show them behind the names. Above the lanes' own, since a thread with its
+/// process's number is taken for the main one.
+fn number_tracks(events: &mut [Event]) {
+    let numbers: BTreeMap<usize, usize> = events
+        .iter()
+        .map(|event| event.tid)
+        .filter(|tid| *tid > 0)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .zip(LANES + 1..)
+        .collect();
+    for event in events {
+        event.tid = numbers.get(&event.tid).copied().unwrap_or(0);
+    }
 }
 
 /// Microseconds on the device's clock, or by sequence.
@@ -291,8 +330,7 @@ fn names(events: &[Event]) -> Vec<Event> {
         all.push(named("process_name", pid, 0, json!({ "name": lane })));
         all.push(named("process_sort_index", pid, 0, json!({ "sort_index": pid })));
     }
-    let tracks: std::collections::BTreeSet<(usize, usize)> =
-        events.iter().map(|event| (event.pid, event.tid)).collect();
+    let tracks: BTreeSet<(usize, usize)> = events.iter().map(|event| (event.pid, event.tid)).collect();
     for (pid, tid) in tracks {
         let (track, row) = (Track::of_index(tid / ROWS - 1), tid % ROWS);
         let name = if row == 0 { track.name().to_owned() } else { format!("{} {}", track.name(), row + 1) };

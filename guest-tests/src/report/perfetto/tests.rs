@@ -62,6 +62,18 @@ fn time_never_falls_along_a_track_and_slices_of_one_never_overlap() {
     }
 }
 
+/// Instants at one time would be drawn as a stack of rows.
+#[test]
+fn no_two_instants_of_a_track_coincide() {
+    for (name, input) in all() {
+        let mut seen = BTreeSet::new();
+        for event in of(&read(&input), "i") {
+            let place = (track(event), (ts(event) * 1000.0).round() as i64);
+            assert!(seen.insert(place), "{name}: {event}");
+        }
+    }
+}
+
 /// An arrow's ends bind to the slices that hold them; one without would be dropped by the viewer.
 #[test]
 fn every_arrow_goes_from_the_guests_request_to_the_device_and_back() {
