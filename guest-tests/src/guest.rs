@@ -272,6 +272,11 @@ impl Heard {
         })
     }
 
+    /// A `remount` took the file system off and could not put it back (its result is in `ops`): nothing is left to unmount.
+    fn is_off(&self) -> bool {
+        self.ops.iter().rev().find(|op| op.op == "remount").is_some_and(|op| op.errno.is_some())
+    }
+
     fn write_log(&mut self, line: &str) -> Result<(), Failure> {
         writeln!(self.log, "{line}").at("write", self.run.join(folder::GUEST_LOG))
     }
@@ -320,6 +325,9 @@ impl Ears {
             FromGuest::OpEnd(end) => self.heard.ops.push(end.clone()),
             FromGuest::Mark { name, .. } => surroundings.borrow_mut().mark(name)?,
             FromGuest::Unmounted { errno: None } => self.heard.unmounted = true,
+            FromGuest::Unmounted { errno: Some(errno) } if self.heard.is_off() && errno.to_string() == "EINVAL" => {
+                self.heard.unmounted = true;
+            }
             FromGuest::Unmounted { errno: Some(errno) } => {
                 self.heard.mount_errors.push(format!("umount failed with {errno}"))
             }

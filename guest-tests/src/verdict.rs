@@ -72,6 +72,10 @@ pub struct Oracles {
     pub durability: Check,
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// How much was compared. All zero is never a pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compared {
@@ -83,6 +87,9 @@ pub struct Compared {
     pub requests: u64,
     /// Responses laid side by side.
     pub responses: u64,
+    /// Worker starts whose moment of taking the list the trace leaves open, and that were settled by what followed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub late_splices: u64,
 }
 
 /// What the guest's trace offered.

@@ -13,7 +13,7 @@ use crate::state::IoEndVec;
 use crate::survey::{MAX_ORDER, Survey, Written};
 use crate::thread::{EndBio, Frame, OrFlag, Progress, Put, Thread};
 use crate::writeback::BioWritePage;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use writeback_events::{
     BioId, BlockOp, Errno, Ino, IoEndId, OpId, OpKind, PutBy, RequestId, RequestStatus, Response, Stimulus, Subject,
     TaskId,
@@ -35,9 +35,9 @@ pub struct Setup {
     pub mutation: Option<Mutation>,
     /// Bytes of a file system block: 1024, 2048 or 4096.
     pub block_bytes: u32,
-    /// Worker starts, counted from 1 over the whole run, whose worker takes the list only after one more io_end has been
-    /// queued. The guest's trace shows that a worker starts, not when it takes the list; see [`Lockstep::raced`].
-    pub late_splices: BTreeSet<u32>,
+    /// Worker starts, counted from 1 over the whole run, whose worker takes the list only after so many more io_ends have
+    /// been queued. The guest's trace shows that a worker starts, not when it takes the list; see [`Lockstep::raced`].
+    pub late_splices: BTreeMap<u32, usize>,
     /// The file system is mounted with data_err=abort.
     pub data_err_abort: bool,
     /// CPUs of the guest. With more than one, an interrupt takes its steps where [`Stimulus::CompletionGoesOn`] says.
@@ -47,7 +47,7 @@ pub struct Setup {
 impl Setup {
     /// A true replica of `dialect` for a file system with 4096-byte blocks.
     pub fn new(dialect: Dialect) -> Setup {
-        let late_splices = BTreeSet::new();
+        let late_splices = BTreeMap::new();
         Setup { dialect, mutation: None, block_bytes: 4096, late_splices, data_err_abort: false, cpus: 1 }
     }
 }
@@ -80,7 +80,7 @@ impl Replica {
             completions: BTreeMap::new(),
             tasks: BTreeMap::new(),
             workers: BTreeMap::new(),
-            raced: BTreeSet::new(),
+            raced: BTreeMap::new(),
             ops: BTreeMap::new(),
             doubt: None,
             not_predicted: Vec::new(),
@@ -103,14 +103,14 @@ pub struct Lockstep {
     block_layer: BlockLayer,
     block_bytes: u64,
     dialect: Dialect,
-    late_splices: BTreeSet<u32>,
+    late_splices: BTreeMap<u32, usize>,
     cpus: u16,
     /// Answers whose bios have not all ended and been put: only with several CPUs.
     completions: BTreeMap<RequestId, Completion>,
     tasks: BTreeMap<TaskId, Task>,
-    /// Workers that have started and not yet come back from their first conversion.
+    /// Workers that have started and have shown nothing else yet.
     workers: BTreeMap<Ino, Window>,
-    raced: BTreeSet<u32>,
+    raced: BTreeMap<u32, usize>,
     ops: BTreeMap<OpId, Op>,
     /// Why no fsync's result is sure any more.
     doubt: Option<String>,
@@ -154,9 +154,11 @@ impl Completion {
 struct Window {
     worker: TaskId,
     start: u32,
-    /// It has not taken the list yet.
-    waits: bool,
-    /// io_ends on the list once it had started.
+    /// It takes the list once so many have been queued behind its start; 0: it has taken it.
+    waits_for: usize,
+    /// Of those queued behind its start, the ones that it has taken.
+    taken: usize,
+    /// io_ends on the list once it had started, or had taken the list.
     listed: usize,
 }
 
@@ -184,9 +186,10 @@ impl Lockstep {
         &self.not_predicted
     }
 
-    /// Worker starts, counted from 1, after which an io_end was queued before the worker came back from its first
-    /// conversion: in the guest it may have belonged to this round or to the next.
-    pub fn raced(&self) -> &BTreeSet<u32> {
+    /// Worker starts, counted from 1, after which io_ends were queued before the worker showed that it had taken the list
+    /// (by coming back from a conversion, or by starting again), and how many: in the guest the first of them may have
+    /// belonged to this round, and the others to the next.
+    pub fn raced(&self) -> &BTreeMap<u32, usize> {
         &self.raced
     }
 
@@ -223,6 +226,7 @@ impl Lockstep {
             Stimulus::RequestAnswered { request, status } => self.request_answered(request, status),
             Stimulus::CompletionGoesOn { request } => self.completion_goes_on(request),
             Stimulus::RefDropped { task, by } => self.ref_dropped(task, by),
+            Stimulus::BlocksMapped { .. } => Ok(()),
             Stimulus::InodeEvicted { ino, .. } => {
                 self.inode_evicted(ino);
                 Ok(())
@@ -458,26 +462,29 @@ impl Lockstep {
             return Err(about_inode(ino, MisfitKind::WorkerBusy { task }));
         }
         let mut thread = Thread::calling(Frame::EndIoRsvWork { ino });
-        let waits = self.late_splices.contains(&start);
-        if waits {
+        let waits_for = self.late_splices.get(&start).copied().unwrap_or_default();
+        if waits_for > 0 {
             // The first step takes the work off the queue; the next one takes the list.
             self.path.step(&mut thread);
         } else {
             self.run_thread(&mut thread);
         }
-        if !thread.is_done() {
-            self.workers.insert(ino, Window { worker: task, start, waits, listed: self.listed(ino) });
-        }
+        self.workers.retain(|_, window| window.worker != task);
+        self.workers.insert(ino, Window { worker: task, start, waits_for, taken: 0, listed: self.listed(ino) });
         self.task(task).thread = thread;
         Ok(())
     }
 
-    /// Marks workers that an io_end was queued behind, and lets those that waited for one take the list.
+    /// Notes workers that io_ends were queued behind, and lets those that waited for them take the list.
     fn let_late_workers_go(&mut self) {
         for (ino, window) in self.workers.clone() {
-            if self.listed(ino) > window.listed {
-                self.raced.insert(window.start);
-                self.splice(ino, window);
+            let behind = window.taken + self.listed(ino).saturating_sub(window.listed);
+            if behind > 0 {
+                let most = self.raced.entry(window.start).or_default();
+                *most = behind.max(*most);
+            }
+            if behind >= window.waits_for {
+                self.splice(ino, Window { taken: behind, ..window });
             }
         }
     }
@@ -487,10 +494,10 @@ impl Lockstep {
     }
 
     fn splice(&mut self, ino: Ino, window: Window) {
-        if window.waits {
+        if window.waits_for > 0 {
             self.woken.get_or_insert((self.responses.len(), window.worker));
             self.run_task(window.worker);
-            self.workers.insert(ino, Window { waits: false, listed: 0, ..window });
+            self.workers.insert(ino, Window { waits_for: 0, listed: 0, ..window });
         }
     }
 

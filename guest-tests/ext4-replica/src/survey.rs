@@ -4,8 +4,8 @@
 //! no stimulus by itself, but it shows in the bios that follow: every sector of a bio is a block of a folio that the task
 //! handed over for the same io_end. So the stimuli are read through once, ahead of the replica.
 //!
-//! A block is recognised by its place on the disk where an extent was mapped in this trace, and that mapping lives on. One
-//! that was mapped otherwise (it is in the image) is recognised by its turn: a bio takes blocks in the order in which they
+//! A block is recognised by its place on the disk where it was mapped in this trace, at writeback or by what wrote or read it,
+//! and that mapping lives on. One whose place the trace does not tell (it is in the image, and the kernel knew it) is recognised by its turn: a bio takes blocks in the order in which they
 //! were handed over, and none of a folio that was left behind before the bio was opened: by the time the next folio is handed
 //! over, every block of this one that is written is in a bio (fs/ext4/page-io.c, ext4_bio_write_folio, v6.12).
 
@@ -114,7 +114,7 @@ impl Surveyor {
             Stimulus::InitIoEnd { task, failed: false, .. } | Stimulus::RefDropped { task, .. } => {
                 self.tasks.remove(&task);
             }
-            Stimulus::ExtentMapped { ino, lblk, pblk, len, .. } => {
+            Stimulus::ExtentMapped { ino, lblk, pblk, len, .. } | Stimulus::BlocksMapped { ino, lblk, pblk, len } => {
                 let blocks = (0..u64::from(len.min(MAX_EXTENT_BLOCKS)))
                     .map(|n| ((ino, lblk.wrapping_add(n)), pblk.wrapping_add(n)));
                 self.mapped.extend(blocks);
@@ -219,6 +219,17 @@ mod tests {
         let survey = Survey::read(&stimuli, 4096);
         assert_eq!(survey.bios[&BioId(1)].segments, [segment(7, &[7]), segment(8, &[8])]);
         assert!(survey.bios[&BioId(2)].outside, "page 8 lies at sector 808");
+    }
+
+    /// nodelalloc: a hole is punched, and the write that fills it gets another block.
+    #[test]
+    fn a_block_that_a_write_has_mapped_elsewhere_is_found_there() {
+        let [opened, submitted] = bio(800, 4096);
+        let [again, elsewhere] = bio(4000, 4096);
+        let remapped = Stimulus::BlocksMapped { ino: INO, lblk: 7, pblk: 500, len: 1 };
+        let stimuli = [init(), folio(7), opened, submitted, remapped, init(), folio(7), again, elsewhere];
+        let survey = Survey::read(&stimuli, 4096);
+        assert_eq!(survey.bios[&BioId(2)], Shape { segments: vec![segment(7, &[7])], outside: false });
     }
 
     #[test]

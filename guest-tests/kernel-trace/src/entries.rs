@@ -272,14 +272,16 @@ impl<'a> Maker<'a> {
     fn mapped(&mut self, at: usize) {
         let Kind::Mapped { ino, lblk, pblk, ret, unwritten, for_writeback } = self.events[at].kind else { return };
         // A mapping that failed gives the io_end nothing; what follows from it shows in other events.
-        if !for_writeback || ret <= 0 {
+        if ret <= 0 {
             return;
         }
-        let (task, ino) = (self.task_id(at), Ino(ino));
+        let (task, ino, len) = (self.task_id(at), Ino(ino), ret as u32);
+        if !for_writeback {
+            return self.stimulus(at, Stimulus::BlocksMapped { ino, lblk, pblk, len });
+        }
         let current = self.task(at).io_end;
         match current {
             Some(life) if self.lives[life].ino == ino => {
-                let len = ret as u32;
                 self.stimulus(at, Stimulus::ExtentMapped { task, ino, lblk, pblk, len, unwritten });
             }
             _ => {

@@ -230,6 +230,7 @@ impl Planner<'_> {
             ("ext4", "ext4_writepages"),
             ("ext4", "ext4_writepages_result"),
             ("ext4", "ext4_ext_map_blocks_exit"),
+            ("ext4", "ext4_ind_map_blocks_exit"),
             ("ext4", "ext4_sync_file_enter"),
             ("ext4", "ext4_evict_inode"),
             ("block", "block_rq_issue"),

@@ -41,7 +41,7 @@ pub(crate) enum Kind {
         dev: u64,
         ino: u64,
     },
-    /// `ext4_ext_map_blocks` returned; only with `for_writeback` on behalf of writepages.
+    /// `ext4_ext_map_blocks` or `ext4_ind_map_blocks` returned; with `for_writeback` the extent is on behalf of writepages.
     Mapped {
         ino: u64,
         lblk: u64,
@@ -247,6 +247,8 @@ impl Fields<'_> {
                 Kind::WritepagesLeave { dev: self.unsigned("dev")?, ino: self.unsigned("ino")? }
             }
             "ext4_ext_map_blocks_exit" => self.mapped()?,
+            // Files without extents: no part of an io_end is ever unwritten, so it only matters where they lie.
+            "ext4_ind_map_blocks_exit" => self.looked_up()?,
             "ext4_evict_inode" => Kind::EvictInode { ino: self.unsigned("ino")?, links: self.unsigned("nlink")? },
             "ext4_sync_file_enter" => Kind::SyncFile { ino: self.unsigned("ino")? },
             "block_rq_issue" => Kind::Issue(self.request()?),
@@ -323,6 +325,17 @@ impl Fields<'_> {
             ret: self.signed("ret")?,
             unwritten: self.unsigned("mflags")? & self.constant("EXT4_MAP_UNWRITTEN")? != 0,
             for_writeback: flags & for_writeback != 0 && flags & converts == 0,
+        })
+    }
+
+    fn looked_up(&self) -> Result<Kind, String> {
+        Ok(Kind::Mapped {
+            ino: self.unsigned("ino")?,
+            lblk: self.unsigned("lblk")?,
+            pblk: self.unsigned("pblk")?,
+            ret: self.signed("ret")?,
+            unwritten: false,
+            for_writeback: false,
         })
     }
 

@@ -52,6 +52,14 @@ pub struct Difference {
     rank: Rank,
 }
 
+impl Difference {
+    /// The two sides do not agree whether an io_end found others on the list.
+    pub(super) fn is_of_a_list(&self) -> bool {
+        let listed = |response: &Option<Response>| matches!(response, Some(Response::AddCompleteIo { .. }));
+        listed(&self.guest) && listed(&self.replica)
+    }
+}
+
 /// Of several at one place, what names the cause best comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
@@ -455,7 +463,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn verdict(&self, compared: &Compared) -> (Outcome, String) {
-        let Compared { io_ends, bios, requests, responses } = compared;
+        let Compared { io_ends, bios, requests, responses, .. } = compared;
         let much = format!("{responses} responses of {io_ends} io_ends, {bios} bios and {requests} requests");
         match self.differences.first() {
             Some(first) => (Outcome::Different, sentence(first)),

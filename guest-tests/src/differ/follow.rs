@@ -3,7 +3,7 @@
 use super::join::Joined;
 use ext4_replica::{Misfit, NotPredicted, Replica, Setup};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use writeback_events::{Entry, RequestId, Response, Stimulus, TaskId};
 
 /// The thread of execution that something belongs to.
@@ -52,8 +52,10 @@ pub struct Followed {
     pub misfits: Vec<(u64, Misfit)>,
     /// Operations whose result it was not sure of.
     pub not_predicted: Vec<NotPredicted>,
-    /// Worker starts that were raced for.
-    pub raced: BTreeSet<u32>,
+    /// Worker starts that were raced for: by their number, how many io_ends were queued behind them.
+    pub raced: BTreeMap<u32, usize>,
+    /// `seq` of each worker start.
+    pub worker_starts: Vec<u64>,
 }
 
 impl Followed {
@@ -76,6 +78,10 @@ pub fn follow(setup: &Setup, joined: &Joined) -> Followed {
                 placed.context
             }
             Stimulus::CompletionGoesOn { request } => answers.get(&request).copied().unwrap_or(placed.context),
+            Stimulus::WorkerStarts { .. } => {
+                followed.worker_starts.push(placed.seq);
+                placed.context
+            }
             _ => placed.context,
         };
         let responses = match lockstep.step(&placed.stimulus) {

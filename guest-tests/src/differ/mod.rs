@@ -29,6 +29,11 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use writeback_events::{Entry, IoEndId, RequestId, Response};
 
+/// A wrong guess about a worker shows at the very io_end that was queued behind its start: one of the two sides says that the
+/// list was empty. So only the last few starts before that can have to do with it: one for each inode that is written back at
+/// the time.
+const RACES_LOOKED_AT: usize = 8;
+
 /// What there is to judge.
 #[derive(Clone, Debug)]
 pub struct Case<'a> {
@@ -86,24 +91,44 @@ fn judge_joined(case: &Case<'_>, joined: Joined) -> Judgement {
 
 /// Follows and compares; and where the two part, tries what a trace leaves open the other way.
 ///
-/// A worker's trace shows that it starts, not when it takes the list. Each start that was raced for is taken the other way
-/// if the two sides then part later or not at all.
+/// A worker's trace shows that it starts, not when it takes the list. Where the two sides part at a worker start that was
+/// raced for, its worker is made to take the list one io_end later, and that is kept if they then part later or not at all.
+/// Which starts are raced for depends on those before them, so they are asked for again each time.
 fn settle(case: &Case<'_>, joined: &Joined) -> (Followed, Judgement) {
     let mut setup = case.setup.clone();
     let mut followed = follow(&setup, joined);
     let mut judgement = compare::compare(case, joined, &followed);
-    for start in followed.raced.clone() {
-        let Some(parts) = judgement.first_difference.as_ref().map(|difference| difference.seq) else { break };
-        setup.late_splices.insert(start);
-        let other = follow(&setup, joined);
-        let otherwise = compare::compare(case, joined, &other);
-        if otherwise.first_difference.as_ref().is_none_or(|difference| difference.seq > parts) {
-            (followed, judgement) = (other, otherwise);
-        } else {
-            setup.late_splices.remove(&start);
+    while let Some(parts) =
+        judgement.first_difference.as_ref().filter(|parts| parts.is_of_a_list()).map(|parts| parts.seq)
+    {
+        let later = one_later(&setup, &followed, parts).into_iter().find_map(|other| {
+            let followed = follow(&other, joined);
+            let judgement = compare::compare(case, joined, &followed);
+            let better = judgement.first_difference.as_ref().is_none_or(|difference| difference.seq > parts);
+            better.then_some((other, followed, judgement))
+        });
+        match later {
+            Some(later) => (setup, followed, judgement) = later,
+            None => break,
         }
     }
+    judgement.compared.late_splices = setup.late_splices.len() as u64;
     (followed, judgement)
+}
+
+/// The ways in which one worker that was raced for before `parts` takes the list one io_end later; the nearest first.
+fn one_later(setup: &Setup, followed: &Followed, parts: u64) -> Vec<Setup> {
+    let begun = followed.worker_starts.partition_point(|seq| *seq <= parts) as u32;
+    let raced = followed.raced.range(..=begun).rev().take(RACES_LOOKED_AT);
+    let later = raced.filter_map(|(start, queued)| {
+        let waits_for = setup.late_splices.get(start).copied().unwrap_or_default();
+        (waits_for < *queued).then(|| {
+            let mut later = setup.clone();
+            later.late_splices.insert(*start, waits_for + 1);
+            later
+        })
+    });
+    later.collect()
 }
 
 fn unjudged(error: JoinError) -> Judgement {

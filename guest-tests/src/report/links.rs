@@ -159,6 +159,7 @@ impl Walk {
             | Stimulus::WritepagesLeave { .. }
             | Stimulus::InitIoEnd { .. }
             | Stimulus::WorkerStarts { .. }
+            | Stimulus::BlocksMapped { .. }
             | Stimulus::InodeEvicted { .. }
             | Stimulus::OpBegins { .. }
             | Stimulus::OpEnds { .. } => About::default(),

@@ -76,6 +76,9 @@ pub(super) fn stimulus(stimulus: &Stimulus) -> Words {
             let kind = if unwritten { "unwritten" } else { "written" };
             words(format!("an {kind} extent is mapped: file block {lblk}, disk block {pblk}, {len} blocks"), "extent")
         }
+        Stimulus::BlocksMapped { ino, lblk, pblk, len } => {
+            words(format!("inode {ino}: file block {lblk} lies at disk block {pblk}, {len} blocks"), "place")
+        }
         Stimulus::FolioSubmitted { index, order, .. } => {
             words(format!("page {index} (order {order}) is handed to the bio code"), "page")
         }

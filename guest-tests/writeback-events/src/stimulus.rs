@@ -50,6 +50,18 @@ pub enum Stimulus {
         /// The extent is unwritten.
         unwritten: bool,
     },
+    /// Outside of writeback, blocks of a file were looked up or allocated (`ext4_map_blocks` of a write, of a direct write,
+    /// of a fault or of a read). It gives no io_end anything; it only says where on the disk the file lies.
+    BlocksMapped {
+        /// Of which inode.
+        ino: Ino,
+        /// First file block.
+        lblk: u64,
+        /// First disk block.
+        pblk: u64,
+        /// Blocks.
+        len: u32,
+    },
     /// A folio is handed to `ext4_bio_write_page` (6.12 and later: `ext4_bio_write_folio`).
     FolioSubmitted {
         /// Who.

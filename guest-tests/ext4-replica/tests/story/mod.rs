@@ -95,6 +95,12 @@ fn stimulus(task: TaskId, words: &[&str]) -> Option<Stimulus> {
             len: len.parse().ok()?,
             unwritten: kind == "u",
         },
+        ["place", ino, lblk, pblk, len] => Stimulus::BlocksMapped {
+            ino: inode(ino)?,
+            lblk: number(lblk)?,
+            pblk: number(pblk)?,
+            len: len.parse().ok()?,
+        },
         ["large", ino, index, order] => {
             Stimulus::FolioSubmitted { task, ino: inode(ino)?, index: number(index)?, order: order.parse().ok()? }
         }
