@@ -367,7 +367,8 @@ pub enum BenchSet {
 pub struct Report {
     /// Folder of one run, as `guest-tests run` left it; or of a night, as `nightly` or `merge` did.
     pub run: PathBuf,
-    /// Of a night: failures that are known. Without it: known.json beside the night's folder, or here.
+    /// Of a night: failures that are known. Without it: known.json beside the night's folder, or here, else the
+    /// repository's own.
     #[arg(long, value_name = "FILE")]
     pub known: Option<PathBuf>,
     /// Of a night: the one to compare with. Without it: the newest beside it that has a summary.json.

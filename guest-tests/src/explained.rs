@@ -18,8 +18,10 @@ pub struct Witness {
     pub failed: u64,
     /// Times that a rule fired by which the disk breaks its word.
     pub lies: u64,
-    /// The guest's kernel log has a complaint.
+    /// The guest's kernel log has a complaint, or says that something was not written.
     pub complained: bool,
+    /// The disk's size changed; what lies behind its end the kernel refuses by itself.
+    pub became_smaller: bool,
 }
 
 /// Lays aside what is explained. The order of the rest is kept.
@@ -38,7 +40,8 @@ impl Witness {
     /// Why the finding is none; none: nothing explains it.
     fn explains(&self, finding: &Finding) -> Option<String> {
         let lied = || (self.lies > 0).then(|| format!("the disk answered OK to what was not so, {} times", self.lies));
-        let failed = || (self.failed > 0).then(|| format!("the disk failed {} requests", self.failed));
+        let smaller = || self.became_smaller.then(|| "the disk became smaller".to_owned());
+        let failed = || (self.failed > 0).then(|| format!("the disk failed {} requests", self.failed)).or_else(smaller);
         match finding.id.as_str() {
             KERNEL_COMPLAINT if !is_grave(&finding.what) => failed().or_else(lied),
             FILE_SYSTEM_DAMAGED => lied().or_else(|| failed().filter(|_| self.complained)),
@@ -65,7 +68,7 @@ mod tests {
         sort(findings.to_vec(), witness).0.into_iter().map(|finding| finding.id).collect()
     }
 
-    const QUIET: Witness = Witness { failed: 0, lies: 0, complained: false };
+    const QUIET: Witness = Witness { failed: 0, lies: 0, complained: false, became_smaller: false };
 
     #[test]
     fn a_disk_that_did_nothing_explains_nothing() {
@@ -96,6 +99,14 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_became_smaller_has_failed_what_lies_behind_its_end() {
+        let complaint = Finding::new(KERNEL_COMPLAINT, "1 line(s) …; first: Aborting journal on device vda-8.");
+        let stale = Finding::new(STALE_DATA_READ, "");
+        let smaller = Witness { became_smaller: true, ..QUIET };
+        assert_eq!(left(&smaller, &[complaint, stale]), [STALE_DATA_READ]);
+    }
+
+    #[test]
     fn a_disk_that_lies_explains_wrong_data_and_no_error_that_was_kept_back() {
         let findings: Vec<Finding> = KINDS.iter().map(|id| Finding::new(id, "")).collect();
         let lying = Witness { lies: 1, ..QUIET };
@@ -105,7 +116,7 @@ mod tests {
 
     #[test]
     fn no_disk_explains_a_warning_of_the_kernel() {
-        let worst = Witness { failed: 1, lies: 1, complained: true };
+        let worst = Witness { failed: 1, lies: 1, complained: true, became_smaller: true };
         let warning = Finding::new(KERNEL_COMPLAINT, "1 line(s) …; first: WARNING: CPU: 0 PID: 9 at fs/ext4/inode.c:1");
         assert_eq!(left(&worst, &[warning]), [KERNEL_COMPLAINT]);
     }

@@ -105,6 +105,11 @@ pub struct Replayed {
 }
 
 impl E2fsck {
+    /// The image was left with a journal that the next mount must replay.
+    pub fn journal_waits(&self) -> bool {
+        self.text.contains("skipping journal recovery")
+    }
+
     /// Which step found damage that a mount would not make good, and what it said.
     pub fn damage(&self) -> Option<(String, &str)> {
         match &self.replayed {

@@ -313,7 +313,8 @@ fn find(recorded: &Recorded, modelled: &Modelled, expected: &Expectation) -> Vec
         found.extend(findings::unexpected_results(&recorded.ops));
     }
     found.extend(findings::not_allowed(&modelled.followed.misfits, &recorded.ops, &modelled.facts));
-    if let Some((step, said)) = recorded.host.e2fsck.as_ref().and_then(E2fsck::damage) {
+    let looked = recorded.host.e2fsck.as_ref().filter(|_| modelled::end_is_known(recorded));
+    if let Some((step, said)) = looked.and_then(E2fsck::damage) {
         let said = said.lines().find(|line| !line.starts_with("Pass")).unwrap_or_default();
         found.push(Finding::new(findings::FILE_SYSTEM_DAMAGED, format!("{step}: {said}")));
     }
@@ -336,7 +337,8 @@ fn sorted(findings: Vec<Finding>, expected: &Expectation, recorded: &Recorded) -
     let witness = Witness {
         failed: requests.iter().filter(failed).count() as u64,
         lies: modelled::lies(recorded),
-        complained: !findings::complaints(&recorded.kernel_log).is_empty(),
+        complained: !findings::complaints(&recorded.kernel_log).is_empty() || modelled::metadata_failed(recorded),
+        became_smaller: modelled::became_smaller(recorded),
     };
     explained::sort(findings, &witness)
 }
@@ -383,7 +385,11 @@ fn oracles(lockstep: Lockstep, recorded: &Recorded, findings: &[Finding]) -> Ora
     let end_state = if findings.iter().any(|finding| of_the_end(&finding)) { Check::Fail } else { Check::Pass };
     Oracles {
         lockstep,
-        end_state: host.e2fsck.as_ref().map_or(Check::NotRun, |_| end_state),
+        end_state: host
+            .e2fsck
+            .as_ref()
+            .filter(|_| modelled::end_is_known(recorded))
+            .map_or(Check::NotRun, |_| end_state),
         kernel_log: check(findings::KERNEL_COMPLAINT),
         durability: durability(recorded),
     }

@@ -9,6 +9,7 @@ use guest_tests::args::{
 use guest_tests::failure::{At, Failure, exit};
 use guest_tests::folder::{self, RunFolder};
 use guest_tests::interrupt::Interrupt;
+use guest_tests::judge::{Judged, Recorded};
 use guest_tests::mutants::{self, frozen, frozen::Frozen};
 use guest_tests::verdict::Verdict;
 use guest_tests::{
@@ -73,6 +74,7 @@ fn run_scenario(args: &Args, run: &Run) -> Result<u8, Failure> {
     let mut ran = run::run_scenario(run, scenario, &programs, &interrupt, &repeat)?;
     let (recorded, judged) = run::conclude(&mut ran)?;
     run::draw(&mut ran, &recorded, &judged)?;
+    name(&recorded, &judged);
     if run.verbose {
         show::progress(&ran.phases.describe());
     }
@@ -107,7 +109,19 @@ fn judge_again(args: &Args, replay: &Replay) -> Result<u8, Failure> {
     } else {
         "not the verdict in the folder"
     });
+    name(&recorded, &judged);
     Ok(print(args, &judged.verdict, folder.path(), &command_line()))
+}
+
+/// The failure by the name that triage gives it, in the words of known.json.
+fn name(recorded: &Recorded, judged: &Judged) {
+    if judged.verdict.exit_code == exit::AS_EXPECTED {
+        return;
+    }
+    if let Some(signature) = triage::signature(recorded, judged) {
+        show::progress(&format!("failure    {} {signature}", signature.id()));
+        signature.with.iter().for_each(|with| show::progress(&format!("with       {with}")));
+    }
 }
 
 fn draw_again(report: &Report) -> Result<u8, Failure> {

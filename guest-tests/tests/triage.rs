@@ -46,7 +46,10 @@ const MISTAKES: &[(&str, &str)] = &[
 fn the_signatures_of_the_recordings_are_those_written_down() {
     let mut text = String::new();
     let mut line = |what: &str, signature: Option<Signature>| match signature {
-        Some(signature) => writeln!(text, "{what}\n    {} {signature}", signature.id()),
+        Some(signature) => {
+            let with: String = signature.with.iter().map(|with| format!("\n    with {with}")).collect();
+            writeln!(text, "{what}\n    {} {signature}{with}", signature.id())
+        }
         None => writeln!(text, "{what}\n    nothing to report"),
     };
     for path in recordings() {
@@ -145,9 +148,93 @@ fn what_broke_differently_is_named_differently() {
     look(&|recorded| {
         recorded.kernel_log.push_str("[ 9.0] BUG: unable to handle page fault\nRIP: 0010:ext4_end_bio+0x1/0x2")
     });
-    look(&|recorded| recorded.decisions.as_mut().expect("decisions").records.clear());
+    look(&|recorded| {
+        recorded.decisions.as_mut().expect("decisions").records.clear();
+        recorded.device.as_mut().expect("a record").requests.iter_mut().for_each(|request| request.answer = None);
+    });
     look(&|recorded| recorded.trace = Err("cut off".into()));
     look(&|recorded| recorded.host.guest_end = guest_tests::host::GuestEnd::TimeLimit { seconds: 120 });
+}
+
+/// The script's means, the machine's pace, and what else was found are no part of a name.
+#[test]
+fn one_bug_has_one_name_however_it_was_brought_about() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings/stale-after-error");
+    let original = named(&read(&path)).expect("a failure");
+    assert_eq!(original.with, ["stale-data-read"]);
+    let look = |change: &dyn Fn(&mut Recorded)| {
+        let mut recorded = read(&path);
+        change(&mut recorded);
+        let signature = named(&recorded).expect("it is still a failure");
+        assert_eq!(signature, original);
+        signature.with
+    };
+    // Refused by an event, by a disk that says "unsupported", by one of whose answers nobody knows the meaning.
+    look(&|recorded| recorded.decisions.as_mut().expect("decisions").records.clear());
+    look(&|recorded| {
+        for record in &mut recorded.decisions.as_mut().expect("decisions").records {
+            if let fault_injection::event::Outcome::Error { status, .. } = &mut record.outcome {
+                *status = 2;
+            }
+        }
+    });
+    let stall =
+        "[ 9.0] rcu: INFO: rcu_preempt self-detected stall on CPU\n[ 9.0] Call Trace:\n[ 9.0]  delay_tsc+0x1/0x2\n";
+    let with = look(&|recorded| recorded.kernel_log.push_str(stall));
+    assert!(with.iter().any(|with| with.contains("self-detected stall")), "{with:?}");
+    // A read that gave it away is gone.
+    look(&|recorded| recorded.ops.clear());
+}
+
+#[test]
+fn stale_data_has_another_name_where_blocks_count_as_written_at_once() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings/stale-after-error");
+    let with = |change: &dyn Fn(&mut Recorded)| {
+        let mut recorded = read(&path);
+        change(&mut recorded);
+        named(&recorded).expect("a failure").with
+    };
+    let mount = |options: &'static str| {
+        move |recorded: &mut Recorded| recorded.scenario.filesystem.mount = vec![options.to_owned()]
+    };
+    let as_written = ["stale-data-read (blocks allocated as written)"];
+    assert_eq!(with(&mount("dioread_lock")), as_written);
+    assert_eq!(with(&mount("nodelalloc")), as_written);
+    assert_eq!(with(&mount("data=journal")), ["stale-data-read (data in the journal)"]);
+    let small = |recorded: &mut Recorded| recorded.scenario.filesystem.block_bytes = 1024;
+    assert_eq!(with(&small), as_written, "6.1");
+    let newer = |recorded: &mut Recorded| {
+        small(recorded);
+        recorded.host.kernel.release = "6.12.117+deb13-cloud-amd64".into();
+    };
+    assert_eq!(with(&newer), ["stale-data-read"]);
+    assert_eq!(
+        with(&|recorded| {
+            small(recorded);
+            mount("dioread_nolock")(recorded)
+        }),
+        ["stale-data-read"]
+    );
+}
+
+#[test]
+fn an_fsync_after_an_abort_is_told_from_one_before_it() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/triage/fsync-after-abort");
+    let look = |change: &dyn Fn(&mut Recorded)| {
+        let mut recorded = read(&path);
+        change(&mut recorded);
+        named(&recorded).expect("a failure").to_string()
+    };
+    let after = look(&|_| {});
+    assert_eq!(after, "finding: what fsync promised after the journal aborted is not there");
+    // The same loss, had the file been fsynced while the disk was in order.
+    let before = look(&|recorded| {
+        let fsync = recorded.ops[3].clone();
+        recorded.ops[1] = guest_tests::ops::OpLine { index: 1, ..fsync };
+    });
+    assert_eq!(before, "finding: file-lost; after the journal aborted");
+    let alive = look(&|recorded| recorded.kernel_log.clear());
+    assert!(!alive.contains("abort"), "{alive}");
 }
 
 /// A real failure, just so many runs that the first operations go: what is left still fails, and repro.sh shows it. (The whole way, by hand: docs/triage.md.)

@@ -115,7 +115,7 @@ fn card<'a>(night: &'a Night, status: Status, lines: Vec<(&'a ResultLine, Signat
     Card {
         status,
         known,
-        expired: night.known.iter().find(|known| names(known, &signature) && known.expired(night.asked.day())),
+        expired: night.known.iter().find(|known| known.names(&signature) && known.expired(night.asked.day())),
         since: since(night, &signature),
         last_night: night.last().map(|last| earlier(&last)),
         rate: Rate::of(lines.len() as u64, judged_on(night, &kernels)),
@@ -131,10 +131,6 @@ fn since(night: &Night, signature: &Signature) -> String {
     first.unwrap_or(night.asked.day()).to_owned()
 }
 
-fn names(known: &Known, signature: &Signature) -> bool {
-    known.signature == signature.id || known.signature == signature.text
-}
-
 /// Scenarios that were judged on these kernels.
 fn judged_on(night: &Night, kernels: &BTreeSet<&str>) -> u64 {
     let judged = |line: &&ResultLine| {
@@ -148,25 +144,43 @@ const CHANCE: f64 = 0.05;
 
 /// What was there last night, or is known and was there in any night, and did not show.
 pub fn absent(night: &Night) -> Vec<Absent> {
-    let here: BTreeSet<String> = night.that_are(Outcome::Failed).map(|line| signature(line).id).collect();
+    let here: BTreeMap<String, Signature> =
+        night.that_are(Outcome::Failed).map(signature).map(|signature| (signature.id.clone(), signature)).collect();
     let mut absent: BTreeMap<String, Absent> = BTreeMap::new();
     // The newest word on each counts.
     for (place, summary) in night.before.iter().enumerate().rev() {
         let is_last = place + 1 == night.before.len();
-        for seen in summary.signatures.iter().filter(|seen| !here.contains(&seen.id)) {
-            let signature = Signature { id: seen.id.clone(), text: seen.text.clone() };
-            let known = night.known.iter().any(|known| names(known, &signature) && !known.expired(night.asked.day()));
+        for seen in summary.signatures.iter().filter(|seen| !here.contains_key(&seen.id)) {
+            let signature = Signature { id: seen.id.clone(), text: seen.text.clone(), with: Vec::new() };
+            let known = night.known.iter().any(|known| known.names(&signature) && !known.expired(night.asked.day()));
             if known || is_last {
-                absent.entry(seen.id.clone()).or_insert_with(|| missing(night, seen, known));
+                absent.entry(seen.id.clone()).or_insert_with(|| missing(night, seen, known, &signature, &here));
             }
         }
     }
     absent.into_values().collect()
 }
 
-fn missing(night: &Night, seen: &Seen, known: bool) -> Absent {
-    let (fixed, why) = evidence(night, seen);
+fn missing(
+    night: &Night,
+    seen: &Seen,
+    known: bool,
+    signature: &Signature,
+    here: &BTreeMap<String, Signature>,
+) -> Absent {
+    let (fixed, why) = match same_bug(night, signature, here) {
+        Some(other) => (false, format!("the same bug showed as {} {}", other.id, other.text)),
+        None => evidence(night, seen),
+    };
     Absent { id: seen.id.clone(), text: seen.text.clone(), known, fixed, why }
+}
+
+/// A failure of this night that known.json gives the same link as this one: one bug may have several names.
+fn same_bug<'a>(night: &Night, signature: &Signature, here: &'a BTreeMap<String, Signature>) -> Option<&'a Signature> {
+    let links: BTreeSet<&str> =
+        night.known.iter().filter(|known| known.names(signature)).map(|known| known.link.as_str()).collect();
+    let entries = || night.known.iter().filter(|known| !known.link.is_empty() && links.contains(known.link.as_str()));
+    here.values().find(|other| entries().any(|known| known.names(other)))
 }
 
 /// Whether it would have shown: its own seeds came out clean, or so much was run that chance does not explain it.

@@ -39,8 +39,8 @@ pub fn busy() -> Night {
     let mut night = quiet(23, 400);
     night.before = (17..23).map(|day| Summary::of(&earlier(day))).collect();
     night.known = vec![
-        known("stale-data-read / ioerr / data", "the first bio's error is forgotten"),
-        known("gone for good", "mended"),
+        known("stale-data-read / ioerr / data", "the first bio's error is forgotten", "e856f93e0fb2"),
+        known("gone for good", "mended", "8f5b1ca2d2c1"),
     ];
     for n in [3, 90, 91, 200] {
         fail(&mut night, n, "stale-data-read / ioerr / data", Again::Reproducible);
@@ -172,11 +172,12 @@ fn of(night: &mut Night, n: u32, outcome: Outcome, why: &str) {
     add(night, ResultLine { outcome, why: why.into(), verdict: None, signature: None, ..plain(n) });
 }
 
-fn known(signature: &str, reason: &str) -> Known {
+fn known(signature: &str, reason: &str, link: &str) -> Known {
     Known {
         signature: signature.into(),
         reason: reason.into(),
-        link: "e856f93e0fb2".into(),
+        link: link.into(),
+        with: Vec::new(),
         kernels: KnownKernels::Any,
         expires: Some("2027-01-31".into()),
     }

@@ -76,6 +76,7 @@ fn known(signature: &str, kernel: &str) -> Known {
         signature: signature.into(),
         reason: "told".into(),
         link: "javascript:alert(1)".into(),
+        with: Vec::new(),
         kernels: KnownKernels::These(vec![kernel.into()]),
         expires: None,
     }
@@ -156,6 +157,34 @@ fn a_known_failure_whose_own_seeds_come_out_clean_is_fixed() {
     let summary = Summary::of(&night);
     assert_eq!((summary.fixed(), summary.absent.len()), (1, 1));
     assert!(page(&night).contains("1 of its units ran again and came out clean"));
+}
+
+#[test]
+fn a_known_bug_with_two_names_is_not_fixed_while_it_shows_under_the_other() {
+    let last = with_failure(samples::quiet(22, 100), &[7], Again::Reproducible);
+    let mut tonight = with_failure(samples::quiet(23, 100), &[9], Again::Reproducible);
+    let failed = tonight.results.values_mut().find(|line| line.outcome == Outcome::Failed).expect("it is there");
+    failed.signature = Some(Signature::of("stale-data-read / ioerr / data"));
+    let mut night = then(&[last], tonight);
+    let entry =
+        |signature: &str, link: &str| Known { kernels: KnownKernels::Any, link: link.into(), ..known(signature, "") };
+    let both =
+        |second: &str| vec![entry("different / one / data", "one"), entry("stale-data-read / ioerr / data", second)];
+    night.known = both("one");
+    let absent = Summary::of(&night).absent.remove(0);
+    assert!(!absent.fixed && absent.why.contains("the same bug showed as"), "{absent:?}");
+    night.known = both("another");
+    assert!(Summary::of(&night).absent[0].fixed, "two bugs");
+}
+
+#[test]
+fn a_known_one_of_kernels_that_the_night_did_not_run_is_not_said_to_be_fixed() {
+    let last = with_failure(samples::quiet(22, 100), &[7], Again::Reproducible);
+    let mut night = then(&[last], samples::quiet(23, 100));
+    night.results.retain(|unit, _| unit.seed().is_none());
+    night.known = vec![known("different / one / data", "6.1")];
+    let absent = Summary::of(&night).absent.remove(0);
+    assert!(absent.known && !absent.fixed && absent.why.contains("too few"), "{absent:?}");
 }
 
 #[test]

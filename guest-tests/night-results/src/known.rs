@@ -9,6 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Known {
     /// The signature: its id or its text.
     pub signature: String,
+    /// What may be found beside it, in the signature's words; anything else makes a failure of that name news.
+    #[serde(default)]
+    pub with: Vec<String>,
     /// Why it is known.
     pub reason: String,
     /// The commit that mends it, or where it is spoken of.
@@ -34,8 +37,13 @@ pub enum KnownKernels {
 impl Known {
     /// Whether a failure with this signature, on a kernel of this series, is this one. `today` is a day as 2027-01-31.
     pub fn covers(&self, signature: &Signature, series: &str, today: &str) -> bool {
-        let named = self.signature == signature.id || self.signature == signature.text;
-        named && self.kernels.include(series) && !self.expired(today)
+        let beside = signature.with.iter().all(|with| self.with.contains(with));
+        self.names(signature) && beside && self.kernels.include(series) && !self.expired(today)
+    }
+
+    /// Whether it is about failures of this name.
+    pub fn names(&self, signature: &Signature) -> bool {
+        self.signature == signature.id || self.signature == signature.text
     }
 
     /// Whether its day has come.
@@ -142,6 +150,21 @@ mod tests {
         assert!(!known.covers(&signature, "6.1", "2027-01-31"), "expired");
         assert!(!known.covers(&signature, "6.12", "2027-01-30"), "another kernel");
         assert!(!known.covers(&Signature::of("other"), "6.1", "2027-01-30"), "another failure");
+    }
+
+    #[test]
+    fn what_is_found_beside_a_known_failure_is_news_unless_it_is_known_too() {
+        let beside = |with: &[&str]| Signature {
+            with: with.iter().map(|&with| with.into()).collect(),
+            ..Signature::of("different / put")
+        };
+        let known = |text: &str| read_known("k", text).unwrap().remove(0);
+        let covers = |known: &Known, with: &[&str]| known.covers(&beside(with), "6.1", "2026-01-01");
+        let strict = known(ONE);
+        assert!(covers(&strict, &[]) && !covers(&strict, &["stale-data-read"]));
+        let wide = known(&ONE.replace("\"reason\"", "\"with\": [\"stale-data-read\"], \"reason\""));
+        assert!(covers(&wide, &[]) && covers(&wide, &["stale-data-read"]));
+        assert!(!covers(&wide, &["file-lost", "stale-data-read"]));
     }
 
     #[test]

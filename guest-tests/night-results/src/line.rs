@@ -90,6 +90,9 @@ pub struct Signature {
     pub id: String,
     /// The words.
     pub text: String,
+    /// What else was found; no part of the name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<String>,
 }
 
 impl Signature {
@@ -97,7 +100,7 @@ impl Signature {
     pub fn of(text: impl Into<String>) -> Signature {
         let text = text.into();
         let hash = Sha256::digest(text.as_bytes());
-        Signature { id: hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect(), text }
+        Signature { id: hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect(), text, with: Vec::new() }
     }
 }
 

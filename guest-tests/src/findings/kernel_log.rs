@@ -47,6 +47,14 @@ pub fn complaints(log: &str) -> Vec<&str> {
     of(GRAVE).chain(of(OF_THE_FILE_SYSTEM)).collect()
 }
 
+/// A kernel that had too little time says that it stood still; that tells least of all.
+const STALLS: &[&str] = &["soft lockup", "hard LOCKUP", "self-detected stall", "detected stalls on CPUs"];
+
+/// Whether a line says no more than that the kernel stood still.
+pub fn is_stall(line: &str) -> bool {
+    STALLS.iter().any(|words| line.contains(words))
+}
+
 /// Whether a complaint is about the kernel itself.
 pub fn is_grave(complaint: &str) -> bool {
     GRAVE.iter().any(|words| complaint.contains(words))

@@ -9,7 +9,7 @@ mod left;
 mod writeback;
 
 pub use content::{not_allowed, unexpected_results};
-pub use kernel_log::{complaints, is_grave};
+pub use kernel_log::{complaints, is_grave, is_stall};
 pub use left::find as in_left;
 pub use writeback::{Writeback, find as in_writeback};
 

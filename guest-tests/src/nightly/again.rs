@@ -11,7 +11,7 @@ use crate::scenario::Scenario;
 use crate::triage::again::Limits;
 use crate::triage::shrink;
 use crate::triage::together::{Wanted, examine};
-use night_results::{Again, Needed, Outcome, ResultLine, Seed, Shrunk, Triage, Unit};
+use night_results::{Again, Needed, Outcome, ResultLine, Seed, Shrunk, Signature, Triage, Unit};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -40,9 +40,10 @@ impl Done {
         done
     }
 
-    /// How many of this signature came before this one.
+    /// How many of this signature came before this one, with the same found beside it: what is news may be that.
     pub fn turn(&self, line: &ResultLine) -> u32 {
-        let id = line.signature.as_ref().map_or_else(String::new, |signature| signature.id.clone());
+        let named = |signature: &Signature| format!("{}; {}", signature.id, signature.with.join("; "));
+        let id = line.signature.as_ref().map_or_else(String::new, named);
         let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = done.entry(id).or_default();
         *count += 1;

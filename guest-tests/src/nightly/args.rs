@@ -51,7 +51,8 @@ pub struct Nightly {
     /// How the guests' instructions are carried out.
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub accel: Accel,
-    /// Failures that are known, with the reason (docs/nightly.md). Without it: known.json beside --out or in this folder, if it is there.
+    /// Failures that are known, with the reason (docs/nightly.md). Without it: known.json beside --out or in this folder, else the
+    /// repository's own.
     #[arg(long, value_name = "FILE")]
     pub known: Option<PathBuf>,
     /// The night to compare with, whose failing seeds run first. Without it: the newest beside --out that has a summary.json.
@@ -111,7 +112,8 @@ pub struct Merge {
     /// Folder for all of them together; made if need be. What an earlier merge left in it is replaced.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Failures that are known. Without it: known.json beside --out or in this folder, if it is there.
+    /// Failures that are known. Without it: known.json beside --out or in this folder, else the
+    /// repository's own.
     #[arg(long, value_name = "FILE")]
     pub known: Option<PathBuf>,
     /// The night to compare with. Without it: the newest beside --out that has a summary.json.

@@ -5,7 +5,7 @@ use crate::failure::exit;
 use crate::judge::{Judged, Recorded};
 use crate::triage;
 use crate::verdict::{self, Verdict};
-use night_results::{Compared, Outcome, ResultLine, Signature, VerdictWord};
+use night_results::{Compared, Outcome, ResultLine, VerdictWord};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ pub fn fill(line: &mut ResultLine, recorded: &Recorded, judged: &Judged) {
     let coverage = coverage::of(recorded, judged);
     (line.fired, line.armed, line.pairs) = (coverage.fired, coverage.armed, coverage.pairs);
     if line.outcome != Outcome::Plain {
-        line.signature = triage::signature(recorded, judged).map(|named| Signature::of(named.to_string()));
+        line.signature = triage::signature(recorded, judged).map(|named| named.for_night());
     }
     line.compared = Compared {
         io_ends: verdict.compared.io_ends,

@@ -1,6 +1,9 @@
-//! Where in the kernel it complained: the first call trace of a log, as names of functions.
+//! Where in the kernel it complained: the call trace behind the first complaint of a log, as names of functions.
+//!
+//! A stall (of RCU, a lockup) is no place: its trace shows what happened to be running on a machine that had too much to do.
 
 use super::words::{function, without_time};
+use crate::findings::is_stall;
 
 /// So many name the place; those further down are how the thread came to live.
 const KEPT: usize = 4;
@@ -39,9 +42,29 @@ const EVERYWHERE: &[&str] = &[
     "lockdep_",
 ];
 
-/// Functions of the first call trace, innermost first; empty: the log has none.
+/// What a complaint with a call trace has in its first line.
+const COMPLAINTS: &[&str] = &[
+    "BUG:",
+    "kernel BUG at",
+    "WARNING:",
+    "Oops:",
+    "general protection fault",
+    "Kernel panic",
+    "blocked for more than",
+    "UBSAN:",
+    "inconsistent lock state",
+    "possible circular locking dependency",
+    "possible recursive locking",
+    "suspicious RCU usage",
+    "refcount_t:",
+    "corruption",
+];
+
+/// Functions of the call trace behind the first complaint, innermost first; empty: the log has none.
 pub fn of_log(log: &str) -> Vec<String> {
-    let mut lines = log.lines().map(without_time).skip_while(|line| !begins(line)).take(REACH);
+    let complains = |line: &str| COMPLAINTS.iter().any(|words| line.contains(words)) && !is_stall(line);
+    let behind = log.lines().map(without_time).skip_while(|line| !complains(line)).take(REACH);
+    let mut lines = behind.skip_while(|line| !begins(line));
     let Some(first) = lines.next() else { return Vec::new() };
     let mut frames: Vec<String> = rip(first).into_iter().collect();
     for line in lines.take_while(|line| !line.starts_with("---[ end")) {
@@ -109,6 +132,18 @@ mod tests {
     fn other_addresses_and_another_compiler_say_the_same() {
         let other = OOPS.replace("0x11/0x40", "0x2f/0x90").replace(".constprop.0", ".isra.0").replace("5.1]", "77.25]");
         assert_eq!(of_log(&other), of_log(OOPS));
+    }
+
+    #[test]
+    fn a_stall_is_no_place_and_hides_none() {
+        let stall = "\
+[   20.0] rcu: INFO: rcu_preempt self-detected stall on CPU
+[   20.0] Call Trace:
+[   20.0]  delay_tsc+0x1/0x2
+[   21.0] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [kworker/0:1:12]
+[   21.0] RIP: 0010:pv_native_safe_halt+0xf/0x20\n";
+        assert_eq!(of_log(stall), [""; 0]);
+        assert_eq!(of_log(&format!("{stall}{OOPS}")), of_log(OOPS));
     }
 
     #[test]

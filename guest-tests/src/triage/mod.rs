@@ -8,6 +8,7 @@ pub mod again;
 pub mod bisect;
 mod cause;
 mod frames;
+mod promise;
 pub mod repro;
 pub mod runs;
 pub mod shrink;
@@ -15,5 +16,4 @@ pub mod signature;
 pub mod together;
 mod words;
 
-pub use cause::Fault;
 pub use signature::{Signature, signature};

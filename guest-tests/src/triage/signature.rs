@@ -1,18 +1,18 @@
 //! The name of a failure: the same for the same bug whatever the seed, another for another bug as far as one run can tell.
 //!
-//! It is made of what was seen, never of how often or where: the kinds of findings (the first of each kind says more: which
+//! It is made of what was seen, never of how often or where: the gravest finding (the first of its kind says more: which
 //! operation, which errno, which sentence of the kernel), the first response in which guest and replica part, the fault
-//! before that and what it hit in ext4, and the kernel's functions if it complained with a call trace. All findings of a run
-//! are in its name, so a bug that is known cannot hide one that is not.
+//! before that as the guest saw it and what it hit in ext4, and the kernel's functions if it complained with a call trace. What else
+//! was found is told beside the name, so that a bug that is known cannot hide one that is not (known.json says what may be beside).
 
 use super::cause::{self, Place};
+use super::promise::{self, Promise};
 use super::{frames, words};
 use crate::findings;
 use crate::host::GuestEnd;
 use crate::judge::{Judged, Recorded};
 use crate::verdict::{Finding, Outcome};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt;
 use writeback_events::{Ino, IoEndId, OpId};
@@ -45,14 +45,24 @@ impl Kind {
     }
 }
 
-/// See the module.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// See the module. Two are equal if they have the same name.
+#[derive(Clone, Debug)]
 pub struct Signature {
     /// The kind.
     pub kind: Kind,
     /// What was seen, in a fixed order.
     pub parts: Vec<String>,
+    /// What else was found, sorted; no part of the name.
+    pub with: Vec<String>,
 }
+
+impl PartialEq for Signature {
+    fn eq(&self, other: &Signature) -> bool {
+        (self.kind, &self.parts) == (other.kind, &other.parts)
+    }
+}
+
+impl Eq for Signature {}
 
 impl fmt::Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,14 +73,13 @@ impl fmt::Display for Signature {
 impl Signature {
     /// Short name: the first 12 hex digits of the SHA-256 of the text.
     pub fn id(&self) -> String {
-        id_of(&self.to_string())
+        self.for_night().id
     }
-}
 
-/// The short name of a signature's text.
-pub fn id_of(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    /// The same for a night's result line.
+    pub fn for_night(&self) -> night_results::Signature {
+        night_results::Signature { with: self.with.clone(), ..night_results::Signature::of(self.to_string()) }
+    }
 }
 
 /// Names what went wrong in a run, expected or not; none: guest and replica agree and nothing was found.
@@ -79,20 +88,34 @@ pub fn signature(recorded: &Recorded, judged: &Judged) -> Option<Signature> {
     let mut parts = Vec::new();
     parts.extend(end_of_guest(recorded));
     parts.extend(first_difference(judged));
-    parts.extend(found(recorded, judged));
+    let mut with = found(recorded, judged);
+    // A difference is the failure; findings are what it may have led to.
+    let gravest = if kind == Kind::Finding && !with.is_empty() { Some(with.remove(0)) } else { None };
+    let place = place(judged, gravest.as_ref());
+    parts.extend(gravest.as_ref().map(|gravest| gravest.said.clone()));
     match kind {
         Kind::Unjudged => parts.push(why_unjudged(recorded, judged)),
         Kind::NotAsExpected => parts.extend(unmet(judged)),
-        Kind::GuestEnd | Kind::Different | Kind::Finding => {
-            let fault = cause::before(recorded, place(judged));
-            parts.push(fault.map_or("no fault before it".to_owned(), |fault| format!("after {fault}")));
-        }
+        Kind::Finding if gravest.is_some_and(|gravest| gravest.after_abort) => {}
+        Kind::GuestEnd | Kind::Different | Kind::Finding => parts.push(cause(recorded, place)),
     }
     let frames = frames::of_log(&recorded.kernel_log);
     if !frames.is_empty() {
         parts.push(format!("in {}", frames.join(" < ")));
     }
-    Some(Signature { kind, parts })
+    let with: BTreeSet<String> = with.into_iter().map(|found| found.said).collect();
+    let with = with.into_iter().filter(|said| !parts.contains(said)).collect();
+    Some(Signature { kind, parts, with })
+}
+
+/// The fault on the very data; else that the journal has aborted, whichever request did that; else the last fault.
+fn cause(recorded: &Recorded, place: Place) -> String {
+    match cause::before(recorded, place) {
+        Some(fault) if fault.own => format!("after {fault}"),
+        _ if promise::journal_aborted(recorded) => "after the journal aborted".to_owned(),
+        Some(fault) => format!("after {fault}"),
+        None => "no fault before it".to_owned(),
+    }
 }
 
 fn kind(recorded: &Recorded, judged: &Judged) -> Option<Kind> {
@@ -147,19 +170,59 @@ fn differing_fields(guest: &Value, replica: &Value) -> Vec<String> {
     keys.into_iter().filter(|&key| guest.get(key) != replica.get(key)).cloned().collect()
 }
 
-/// One part for each kind of finding; of several of a kind the first says more.
-fn found(recorded: &Recorded, judged: &Judged) -> Vec<String> {
-    let ids: BTreeSet<&str> = judged.verdict.findings.iter().map(|finding| finding.id.as_str()).collect();
-    let first = |id: &str| judged.verdict.findings.iter().find(|finding| finding.id == id);
-    ids.into_iter().filter_map(first).map(|finding| describe(recorded, finding)).collect()
+/// Kinds of findings, those first that tell most of what is broken.
+const RANK: &[&str] = &[
+    findings::CONVERTED_AFTER_FAILED_WRITE,
+    findings::ERROR_NOT_REPORTED,
+    findings::CORRUPT_DATA_RETURNED,
+    findings::FILE_LOST,
+    findings::WRITTEN_DATA_LOST,
+    findings::CONTENTS_NOT_ALLOWED,
+    findings::STALE_DATA_READ,
+    findings::NAME_NOT_ALLOWED,
+    findings::EXTENT_MAP_NOT_ALLOWED,
+    findings::FILE_SYSTEM_DAMAGED,
+    findings::ERRNO_NOT_ALLOWED,
+    findings::UNEXPECTED_RESULT,
+    findings::KERNEL_COMPLAINT,
+];
+
+/// What a finding adds.
+struct Found<'f> {
+    said: String,
+    /// What is gone was promised by an fsync after the journal had aborted, and that is all there is to say.
+    after_abort: bool,
+    finding: &'f Finding,
 }
 
-fn describe(recorded: &Recorded, finding: &Finding) -> String {
+/// One for each kind of finding, the gravest first; of several of a kind the first says more.
+fn found<'j>(recorded: &Recorded, judged: &'j Judged) -> Vec<Found<'j>> {
+    let all = &judged.verdict.findings;
+    let rank = |finding: &Finding| match finding.id.as_str() {
+        findings::KERNEL_COMPLAINT if complaint(recorded).is_some_and(findings::is_grave) => 0,
+        id => 1 + RANK.iter().position(|known| *known == id).unwrap_or(RANK.len()),
+    };
+    let mut found: Vec<&Finding> = Vec::new();
+    for finding in all {
+        if !found.iter().any(|known| known.id == finding.id) {
+            found.push(finding);
+        }
+    }
+    found.sort_by_key(|finding| rank(finding));
+    found.into_iter().map(|finding| describe(recorded, finding)).collect()
+}
+
+fn describe<'f>(recorded: &Recorded, finding: &'f Finding) -> Found<'f> {
+    let promised = promise::of(recorded, finding);
+    if promised == Promise::AfterAbort {
+        return Found { said: promise::AFTER_ABORT.to_owned(), after_abort: true, finding };
+    }
     let more = match finding.id.as_str() {
         findings::UNEXPECTED_RESULT => result_of(recorded, finding),
         findings::ERRNO_NOT_ALLOWED => unexplained_result(recorded, finding),
         findings::KERNEL_COMPLAINT => {
-            findings::complaints(&recorded.kernel_log).first().map(|line| words::normalised(line))
+            let complaints = findings::complaints(&recorded.kernel_log);
+            complaint(recorded).or(complaints.first().copied()).map(words::normalised)
         }
         findings::FILE_SYSTEM_DAMAGED => {
             let damage = recorded.host.e2fsck.as_ref().and_then(|e2fsck| e2fsck.damage());
@@ -167,9 +230,16 @@ fn describe(recorded: &Recorded, finding: &Finding) -> String {
             let says_nothing = |line: &&str| line.starts_with("Pass") || line.starts_with("Warning: skipping");
             text.lines().find(|line| !says_nothing(line)).map(words::normalised)
         }
+        id if promise::OF_DATA.contains(&id) => promise::allocation(recorded).map(str::to_owned),
         _ => None,
     };
-    more.map_or_else(|| finding.id.clone(), |more| format!("{} ({more})", finding.id))
+    let said = more.map_or_else(|| finding.id.clone(), |more| format!("{} ({more})", finding.id));
+    Found { said, after_abort: false, finding }
+}
+
+/// The first line in which the kernel complains of anything but that it stood still.
+fn complaint(recorded: &Recorded) -> Option<&str> {
+    findings::complaints(&recorded.kernel_log).into_iter().find(|line| !findings::is_stall(line))
 }
 
 /// `fsync: EIO where success was expected`
@@ -204,15 +274,19 @@ fn unmet(judged: &Judged) -> Vec<String> {
     judged.verdict.why.split("; ").skip(1).map(words::normalised).collect()
 }
 
-/// Where it showed: the difference, else the first finding that says more than another where it is.
-fn place(judged: &Judged) -> Place {
+/// Where it showed: the difference, else the gravest finding, else the first that says more than another where it is.
+fn place(judged: &Judged, gravest: Option<&Found<'_>>) -> Place {
     if let Some(difference) = &judged.verdict.first_difference {
         let io_end = difference["io_end"].as_u64().and_then(|io_end| u32::try_from(io_end).ok());
         return Place { seq: difference["seq"].as_u64(), io_end: io_end.map(IoEndId), ..Place::default() };
     }
     let findings = &judged.verdict.findings;
     let by = |has: fn(&Finding) -> bool| findings.iter().find(|finding| has(finding));
-    let finding = by(|finding| finding.io_end.is_some())
+    let says = |finding: &&Finding| finding.io_end.is_some() || finding.ino.is_some() || finding.op.is_some();
+    let finding = gravest
+        .map(|gravest| gravest.finding)
+        .filter(says)
+        .or_else(|| by(|finding| finding.io_end.is_some()))
         .or_else(|| by(|finding| finding.ino.is_some()))
         .or_else(|| by(|finding| finding.op.is_some()));
     finding.map_or_else(Place::default, |finding| Place {

@@ -101,7 +101,16 @@ fn reason(card: &Card<'_>) -> String {
         let day = known.expires.as_deref().unwrap_or_default();
         format!("<p>Was known until {}: {}. {}</p>", escape(day), escape(&known.reason), where_told(known))
     });
-    known.or(expired).unwrap_or_default()
+    beside(card) + &known.or(expired).unwrap_or_default()
+}
+
+/// What else was found in runs of that name.
+fn beside(card: &Card<'_>) -> String {
+    let lines = card.lines.iter().filter_map(|line| line.signature.as_ref());
+    let with: std::collections::BTreeSet<&str> =
+        lines.flat_map(|signature| &signature.with).map(String::as_str).collect();
+    let with: Vec<&str> = with.into_iter().collect();
+    if with.is_empty() { String::new() } else { format!("<p>Beside it: {}.</p>", escape(&with.join("; "))) }
 }
 
 /// A link only where it is one that a page may safely offer.

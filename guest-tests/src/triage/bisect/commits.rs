@@ -316,7 +316,7 @@ mod tests {
             report.looked.iter().map(|looked| (looked.place.split_at(13).1, looked.seen)).collect();
         let all = [("commit 0", "shows not"), ("commit 1", "skipped"), ("commit 2", "shows"), ("commit 3", "shows")];
         assert_eq!(seen, all);
-        assert!(report.signature.unwrap().contains("stale-data-read"));
+        assert!(report.signature.unwrap().contains("converted-after-failed-write"));
         assert!(
             report.found[0].ends_with("commit 2, or with one of the 1 before it that were skipped"),
             "{:?}",
