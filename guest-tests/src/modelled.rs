@@ -64,6 +64,7 @@ pub fn end_is_known(recorded: &Recorded) -> bool {
 /// What the model is told.
 pub fn facts(recorded: &Recorded) -> Facts {
     let mut facts = of_file_system(&recorded.scenario);
+    facts.folio_bytes = folio_bytes(&recorded.host.kernel.release);
     facts.metadata_failed = metadata_failed(recorded);
     match (&recorded.device, &recorded.order, &recorded.decisions) {
         (Ok(device), Ok(order), Ok(_)) if device.losses().is_empty() => {
@@ -110,6 +111,16 @@ fn of_file_system(scenario: &Scenario) -> Facts {
         ordered_names: !["^has_journal", "fast_commit"].iter().any(|word| mkfs.contains(word)),
         past_may_show: has("data=writeback"),
         ..Facts::default()
+    }
+}
+
+/// ext4 keeps files in large folios since v6.16 (fs/ext4/inode.c, ext4_set_inode_mapping_order). Of a kernel that does not say its version
+/// that is assumed.
+fn folio_bytes(release: &str) -> u64 {
+    let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
+    match numbers.next().zip(numbers.next()) {
+        Some(version) if version < (6, 16) => 4 << 10,
+        _ => 2 << 20,
     }
 }
 

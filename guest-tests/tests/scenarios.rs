@@ -211,6 +211,22 @@ fn an_extent_converted_after_a_failed_write_shows_the_disks_past() {
     assert!(ran.verdict["findings"][1]["disk_block"].is_u64(), "the finding names the block");
 }
 
+/// Two CPUs, so that the writers really work at once.
+#[test]
+fn a_second_writer_of_the_file_neither_takes_the_error_nor_loses_its_own_data() {
+    let _guard = one_at_a_time();
+    let ran = as_expected("stale-after-error-two-writers");
+    let stale = ran.verdict["findings"].as_array().expect("findings is a list").iter().skip(1);
+    assert!(stale.clone().count() > 0);
+    for finding in stale {
+        let (first, bytes) = (finding["offset"].as_u64().expect("a place"), finding["bytes"].as_u64().expect("bytes"));
+        assert!(first + bytes <= 4 << 20, "the second writer works behind the first one's range: {finding}");
+    }
+    let writers = ran.lines("ops.jsonl").into_iter().filter(|line| !line["args"]["writer"].is_null());
+    assert_eq!(writers.filter(|line| line["result"]["errno"].is_null()).count(), 6, "all but the first one's fsync");
+    ran.must_replay();
+}
+
 /// Also that its path is found once its directory's change is committed: the image had no such file at the start.
 #[test]
 fn an_error_on_the_data_of_one_file_leaves_the_other_whole() {

@@ -26,6 +26,9 @@ pub struct Replica;
 /// Why no fsync can be predicted once that has happened.
 const JOURNAL_ABORTED: &str = "the journal was aborted over a failed write of file data (data_err=abort)";
 
+/// Why neither of two fsyncs can be predicted.
+const TOLD_BESIDE: &str = "another writer's fsync of the file was under way, and an error is told to one of them";
+
 /// What a lockstep run is made for.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -519,9 +522,21 @@ impl Lockstep {
         if self.ops.contains_key(&op) {
             return Err(about_op(op, MisfitKind::OpBegunTwice { op }));
         }
-        let doubt = self.path.journal_aborted.then(|| JOURNAL_ABORTED.to_owned());
+        let beside = self.told_beside(kind);
+        let doubt = self.path.journal_aborted.then(|| JOURNAL_ABORTED.to_owned()).or(beside);
         self.ops.insert(op, Op { task, kind, doubt });
         Ok(())
+    }
+
+    /// Two writers' fsyncs of one file ask one descriptor, and which of them asked first nobody says: what one is told, the other is not.
+    fn told_beside(&mut self, kind: OpKind) -> Option<String> {
+        let OpKind::Fsync { ino } = kind else { return None };
+        let mut beside = None;
+        for other in self.ops.values_mut().filter(|other| other.kind == OpKind::Fsync { ino }) {
+            other.doubt.get_or_insert_with(|| TOLD_BESIDE.to_owned());
+            beside = Some(TOLD_BESIDE.to_owned());
+        }
+        beside
     }
 
     fn op_ends(&mut self, op: OpId) -> Stepped {

@@ -5,9 +5,9 @@
 //! cannot decide is [`Said::Unknown`] and counted.
 
 use crate::Facts;
-use crate::file::Sizes;
 use crate::names::{Lookup, is_below, plain};
 use crate::ops::OpLine;
+use crate::sizes::Sizes;
 use crate::state::{State, is_direct};
 use guest_init::job::{Action, Errno, MAX_LEN_BYTES, Write};
 use std::collections::BTreeSet;
@@ -196,7 +196,7 @@ fn by_arguments(may: &mut May, state: &State, action: &Action, facts: &Facts) {
         Action::Read { path, offset, len, direct } => {
             let sizes = state.target(path, *direct).map_or_else(Sizes::default, |id| state.files[id].now());
             let wanted = len.unwrap_or(sizes.most.saturating_sub(*offset));
-            let is_open = len.is_none() && sizes.least != sizes.most;
+            let is_open = sizes.least != sizes.most;
             if wanted > MAX_LEN_BYTES {
                 may.also.insert(libc::EFBIG);
             }

@@ -9,6 +9,8 @@ pub struct Facts {
     pub cluster_bytes: u64,
     /// Size of the disk.
     pub size_bytes: u64,
+    /// What the kernel keeps in memory as one piece at most: a page, or a large folio.
+    pub folio_bytes: u64,
     /// Direct I/O must be a multiple of it.
     pub direct_bytes: u64,
     /// Files have extents, not lists of blocks.
@@ -37,6 +39,7 @@ impl Default for Facts {
             block_bytes: 4096,
             cluster_bytes: 4096,
             size_bytes: 64 << 20,
+            folio_bytes: 2 << 20,
             direct_bytes: 512,
             extents: true,
             read_only: false,

@@ -3,9 +3,15 @@
 //! A list of layers in the order in which they were made, and above them nothing. A byte may show any layer from the newest
 //! *sure* one on; without a sure one also zero, since a block that was never written reads as zeros. What is sure depends on the
 //! question ([`Sure`]): after a power cut only what was promised, while nothing failed everything that returned.
+//!
+//! Layers of writers that worked at once ([`By`]) have no order between them: neither hides the other, and both hide what is older.
 
-use crate::durability::Broken;
-use guest_init::pattern::{Content, Pattern, Run};
+mod judged;
+
+use crate::sizes::Sizes;
+use crate::state::Blocks;
+use guest_init::pattern::{Content, Pattern};
+use guest_init::writers::Writer;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -39,6 +45,41 @@ struct Layer {
     bytes: Range<u64>,
     given: Given,
     standing: Standing,
+    by: By,
+}
+
+/// Whose operation it is: of one of several writers at once, or of the only one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct By(Option<(u32, Writer)>);
+
+impl By {
+    /// A writer of the stretch that begins with this operation.
+    pub fn writer(stretch: u32, writer: Writer) -> By {
+        By(Some((stretch, writer)))
+    }
+
+    /// Whether nothing is known of the order between the two.
+    fn beside(self, other: By) -> bool {
+        let both = self.0.zip(other.0);
+        both.is_some_and(|((stretch, writer), (of, another))| stretch == of && writer != another)
+    }
+}
+
+/// What others do to the file while the one does it whose turn it is to be followed.
+#[derive(Clone, Debug, Default)]
+pub struct Others {
+    /// They change its size: it may be any of these meanwhile.
+    pub sizes: Option<Sizes>,
+    /// They store through a mapping here.
+    pub mapped: Vec<Range<u64>>,
+    /// They write through memory here.
+    pub buffered: Vec<Range<u64>>,
+    /// They may give back the blocks of this.
+    pub freed: Vec<Range<u64>>,
+    /// They may give blocks to this.
+    pub given: Vec<Range<u64>>,
+    /// One of them was told of an error that is told once: whoever was told of none was promised nothing.
+    pub were_told: bool,
 }
 
 /// Which layers must show or be covered by a newer one.
@@ -50,38 +91,19 @@ pub enum Sure {
     Returned,
 }
 
-/// The sizes a file may have; both ends are possible.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sizes {
-    /// Smallest.
-    pub least: u64,
-    /// Largest.
-    pub most: u64,
-}
-
-impl Sizes {
-    /// Whether a file may be so long.
-    pub fn allow(self, size: u64) -> bool {
-        (self.least..=self.most).contains(&size)
-    }
-
-    /// For a person.
-    pub fn describe(self) -> String {
-        let Sizes { least, most } = self;
-        if least == most { format!("{least}") } else { format!("{least} to {most}") }
-    }
-}
-
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct File {
     layers: Vec<Layer>,
-    blocks: crate::state::Blocks,
+    blocks: Blocks,
     /// After the last operation.
     now: Sizes,
     /// On the disk: since the last promise.
     on_disk: Sizes,
     size_promised: bool,
+    /// Who works on it or looks at it.
+    by: By,
+    others: Others,
 }
 
 /// Why what was found may not be there.
@@ -115,75 +137,91 @@ impl File {
 
     /// Data within the file.
     pub fn store(&mut self, bytes: Range<u64>, pattern: &Arc<Pattern>) {
-        self.blocks.written(&bytes, true);
+        self.given(&bytes, Blocks::written, true);
         self.add(bytes, Given::Pattern(Arc::clone(pattern)), Standing::Pending);
+    }
+
+    /// Data that goes past what is kept in memory. A page that another writer dirties meanwhile comes back over it, with what was there
+    /// before (mm/filemap.c, invalidate_inode_pages2_range: nobody takes a dirty page away). Stores through a mapping wait for no lock; a
+    /// buffered write waits for the direct one before it (i_rwsem), but not for what that has only submitted.
+    pub fn write_directly(&mut self, bytes: Range<u64>, pattern: &Arc<Pattern>, only_submitted: bool) {
+        self.grow(bytes.end);
+        let mut dirtied = self.others.mapped.clone();
+        if only_submitted {
+            dirtied.extend_from_slice(&self.others.buffered);
+        }
+        for (part, unsure) in split(&bytes, &dirtied) {
+            match unsure {
+                true => self.may_hold(part, pattern),
+                false => self.store(part, pattern),
+            }
+        }
     }
 
     /// Data that may be there or not: its operation failed.
     pub fn may_hold(&mut self, bytes: Range<u64>, pattern: &Arc<Pattern>) {
-        self.blocks.written(&bytes, false);
+        self.given(&bytes, Blocks::written, false);
         self.add(bytes, Given::Pattern(Arc::clone(pattern)), Standing::Doubtful);
     }
 
     /// The file ends here; what comes behind it later is zero. Only one that does not grow gives back what was reserved behind its end.
     pub fn truncate(&mut self, len: u64) {
-        self.blocks.freed(&(len..u64::MAX), len <= self.now.least);
+        self.freed(&(len..u64::MAX), len <= self.now().least);
         self.add(len..u64::MAX, Given::Zero, Standing::Pending);
-        self.now = Sizes { least: len, most: len };
-        self.may_be_on_disk();
+        self.set_now(Sizes::exactly(len));
     }
 
     /// A truncate that failed, perhaps half way.
     pub fn may_truncate(&mut self, len: u64) {
-        self.blocks.freed(&(len..u64::MAX), false);
+        self.freed(&(len..u64::MAX), false);
         self.add(len..u64::MAX, Given::Zero, Standing::Doubtful);
-        self.now = Sizes { least: self.now.least.min(len), most: self.now.most.max(len) };
-        self.may_be_on_disk();
+        self.set_now(self.now.hull(&Sizes::exactly(len)));
     }
 
     /// A hole; the size stays. Behind the end of the file nothing need be given back.
     pub fn punch(&mut self, bytes: Range<u64>) {
-        self.blocks.freed(&(bytes.start..bytes.end.min(self.now.least)), true);
-        self.blocks.freed(&bytes, false);
+        self.freed(&(bytes.start..bytes.end.min(self.now().least)), true);
+        self.freed(&bytes, false);
         self.add(bytes, Given::Zero, Standing::Pending);
     }
 
     /// A hole that may be there or not.
     pub fn may_punch(&mut self, bytes: Range<u64>) {
-        self.blocks.freed(&bytes, false);
+        self.freed(&bytes, false);
         self.add(bytes, Given::Zero, Standing::Doubtful);
     }
 
     /// Blocks for these bytes.
     pub fn allocate(&mut self, bytes: &Range<u64>, done: bool) {
-        self.blocks.reserved(bytes, done);
+        self.given(bytes, Blocks::reserved, done);
     }
 
     /// What a page fault may allocate beside the bytes that are stored.
     pub fn may_allocate_around(&mut self, bytes: &Range<u64>, around: u64) {
         let start = bytes.start - bytes.start % around;
-        let end = bytes.end.next_multiple_of(around).min(self.now.most);
-        self.blocks.written(&(start..end), false);
+        let end = bytes.end.next_multiple_of(around).min(self.now().most);
+        self.given(&(start..end), Blocks::written, false);
     }
 
     /// At least so long.
     pub fn grow(&mut self, len: u64) {
-        self.now = Sizes { least: self.now.least.max(len), most: self.now.most.max(len) };
-        self.may_be_on_disk();
+        self.set_now(self.now.map(|size| size.max(len)));
     }
 
     /// An operation that would have made it so long failed.
     pub fn may_grow(&mut self, len: u64) {
-        self.now.most = self.now.most.max(len);
-        self.may_be_on_disk();
+        self.set_now(Sizes::between(self.now.least, self.now.most.max(len)));
     }
 
-    /// What was written to these bytes until now is on the disk.
+    /// What was written to these bytes until now is on the disk; what others write meanwhile may be.
     pub fn promise(&mut self, bytes: Range<u64>) {
+        if self.others.were_told {
+            return;
+        }
         let mut layers = Vec::with_capacity(self.layers.len());
         for layer in self.layers.drain(..) {
             match overlap(&layer.bytes, &bytes) {
-                Some(both) if layer.standing == Standing::Pending => {
+                Some(both) if layer.standing == Standing::Pending && !layer.by.beside(self.by) => {
                     let part = |bytes: Range<u64>, standing| Layer { bytes, standing, ..layer.clone() };
                     let parts = [
                         part(layer.bytes.start..both.start, Standing::Pending),
@@ -200,8 +238,10 @@ impl File {
 
     /// Its size as it is now is on the disk.
     pub fn promise_size(&mut self) {
-        self.on_disk = self.now;
-        self.size_promised = true;
+        if !self.others.were_told {
+            self.on_disk = self.now();
+            self.size_promised = true;
+        }
     }
 
     /// An fsync has told its error: what was written before it may be on the disk or not, also after one that returns 0.
@@ -209,7 +249,9 @@ impl File {
         for layer in self.layers.iter_mut().filter(|layer| layer.standing == Standing::Pending) {
             layer.standing = Standing::Doubtful;
         }
-        self.now.least = self.on_disk.least.min(self.now.least);
+        if self.on_disk.least < self.now.least {
+            self.now = Sizes::between(self.on_disk.least, self.now.most);
+        }
     }
 
     /// It is read from the disk anew, and something may have failed before: it is as long as the disk says. An error that nobody was told
@@ -218,21 +260,42 @@ impl File {
         if given_up {
             self.sync_failed();
         }
-        self.now = self.on_disk;
+        self.now = self.on_disk.clone();
+    }
+
+    /// From here on this one works on it, or looks at it, and others do this meanwhile.
+    pub fn turn(&mut self, by: By, others: Others) {
+        (self.by, self.others) = (by, others);
+    }
+
+    /// All that was done at once is over: its size is one of these, and was one of `meanwhile`.
+    pub fn sized_together(&mut self, meanwhile: &Sizes, after: Sizes) {
+        self.now = after;
+        self.on_disk = self.on_disk.hull(meanwhile);
+    }
+
+    /// One of those who worked at once was told of an error, which may be that of the others' data.
+    pub fn told_beside(&mut self, by: By) {
+        for layer in self.layers.iter_mut().filter(|layer| layer.by.beside(by)) {
+            if layer.standing == Standing::Pending {
+                layer.standing = Standing::Doubtful;
+            }
+        }
+        self.now = Sizes::between(self.now.least.min(self.on_disk.least), self.now.most);
     }
 
     /// How long it may be now, as the kernel sees it.
     pub fn now(&self) -> Sizes {
-        self.now
+        self.others.sizes.as_ref().unwrap_or(&self.now).clone()
     }
 
     /// How long it may be on the disk.
     pub fn on_disk(&self) -> Sizes {
-        self.on_disk
+        self.on_disk.clone()
     }
 
     /// Where blocks are or were given.
-    pub fn blocks(&self) -> &crate::state::Blocks {
+    pub fn blocks(&self) -> &Blocks {
         &self.blocks
     }
 
@@ -241,140 +304,59 @@ impl File {
         self.size_promised || self.layers.iter().any(|layer| layer.standing == Standing::Promised)
     }
 
-    /// Holds what was found after a power cut against the model. Gives how many promised bytes were looked at.
-    pub fn judge(&self, path: &str, data: &[u8], past_may_show: bool, broken: &mut Vec<Broken>) -> u64 {
-        let size = data.len() as u64;
-        if !self.on_disk.allow(size) {
-            let what = format!("{path} is {size} bytes long, expected was {}", self.on_disk.describe());
-            let promised = size < self.on_disk.least && self.size_promised;
-            broken.push(Broken { path: path.to_owned(), offset: None, bytes: None, promised, what });
-        }
-        let (mut looked_at, mut wrong) = (0, Vec::<(Range<u64>, bool, String)>::new());
-        for bytes in self.pieces(&(0..size), true) {
-            let (from, promised) = self.from(&bytes, Sure::Promised);
-            looked_at += if promised { bytes.end - bytes.start } else { 0 };
-            let found = &data[bytes.start as usize..bytes.end as usize];
-            let zero_is_fine = !promised && found.iter().all(|byte| *byte == 0);
-            let fine = zero_is_fine || from.iter().any(|layer| layer.may_show(bytes.start, found));
-            if fine || (!promised && past_may_show) {
-                continue;
-            }
-            let wanted = name_of(&from);
-            match wrong.last_mut() {
-                Some((last, was_promised, name))
-                    if last.end == bytes.start && (*was_promised, &*name) == (promised, &wanted) =>
-                {
-                    last.end = bytes.end;
-                }
-                _ => wrong.push((bytes, promised, wanted)),
-            }
-        }
-        broken.extend(wrong.into_iter().map(|(bytes, promised, wanted)| broken_bytes(path, &bytes, promised, &wanted)));
-        looked_at
-    }
-
-    /// Holds a pattern map against the model. A map knows bytes by whole sectors, so one that several layers share says little.
-    pub fn judge_map(&self, runs: &[Run], sure: Sure) -> Mapped {
-        let mut mapped = Mapped::default();
-        for run in runs {
-            let bytes = run.offset..run.offset + run.len;
-            match run.content {
-                Content::Other { .. } => self.judge_unknown_bytes(&bytes, sure, &mut mapped),
-                Content::Past { .. } => mapped.faults.push((bytes, Fault::Stale(run.content.clone()))),
-                _ => {
-                    let pieces = self.pieces(&bytes, false);
-                    let judge = |piece: Range<u64>| Some((piece.clone(), self.fault_in(&piece, &run.content, sure)?));
-                    mapped.faults.extend(pieces.into_iter().filter_map(judge));
-                }
-            }
-        }
-        mapped
-    }
-
-    /// The bytes of a range, where the model leaves nothing open.
-    pub fn exactly(&self, range: &Range<u64>, sure: Sure) -> Option<Vec<u8>> {
-        let mut data = vec![0; usize::try_from(range.end - range.start).ok()?];
-        for piece in self.pieces(range, false) {
-            let (from, is_sure) = self.from(&piece, sure);
-            match (from.as_slice(), is_sure) {
-                ([only], true) | ([only @ Layer { given: Given::Zero, .. }], false) => {
-                    let at = (piece.start - range.start) as usize..(piece.end - range.start) as usize;
-                    only.fill(piece.start, &mut data[at]);
-                }
-                ([], _) => {}
-                _ => return None,
-            }
-        }
-        Some(data)
-    }
-
-    /// What is wrong with a piece in which no layer begins or ends.
-    fn fault_in(&self, piece: &Range<u64>, found: &Content, sure: Sure) -> Option<Fault> {
-        let (from, is_sure) = self.from(piece, sure);
-        let zero_is_fine = !is_sure && *found == Content::Zero;
-        if zero_is_fine || from.iter().any(|layer| layer.shows(piece, found)) {
-            return None;
-        }
-        let was_given = |name: &str| {
-            let mut over = self.layers.iter().filter(|layer| overlap(&layer.bytes, piece).is_some());
-            over.any(|layer| matches!(&layer.given, Given::Pattern(pattern) if pattern.name() == name))
-        };
-        match found {
-            Content::Pattern { name } | Content::Misplaced { name, .. } if !was_given(name) => {
-                return Some(Fault::Stale(found.clone()));
-            }
-            _ => {}
-        }
-        Some(self.lost_promise(piece, found).unwrap_or_else(|| Fault::Expected(name_of(&from))))
-    }
-
-    /// What is missing was not only written but fsynced.
-    fn lost_promise(&self, piece: &Range<u64>, found: &Content) -> Option<Fault> {
-        let (from, promised) = self.from(piece, Sure::Promised);
-        let kept = from.iter().any(|layer| layer.shows(piece, found));
-        (promised && !kept).then(|| Fault::Lost(name_of(&from)))
-    }
-
-    /// Bytes that are nothing known: sector by sector they are wrong where no mixture of layers can be.
-    fn judge_unknown_bytes(&self, bytes: &Range<u64>, sure: Sure, mapped: &mut Mapped) {
-        let first = bytes.start - bytes.start % PIECE_BYTES;
-        for start in (first..bytes.end).step_by(PIECE_BYTES as usize) {
-            let Some(part) = overlap(&(start..start + PIECE_BYTES), bytes) else { continue };
-            if !self.must_be_whole(&part, sure) {
-                mapped.unknown_bytes += part.end - part.start;
-                continue;
-            }
-            match mapped.faults.last_mut() {
-                Some((last, Fault::Corrupt)) if last.end == part.start => last.end = part.end,
-                _ => mapped.faults.push((part, Fault::Corrupt)),
-            }
-        }
-    }
-
-    /// Nothing was ever written there, or one sure layer covers it and nothing came after.
-    fn must_be_whole(&self, part: &Range<u64>, sure: Sure) -> bool {
-        let mut over = self.layers.iter().filter(|layer| overlap(&layer.bytes, part).is_some());
-        let covers = |layer: &Layer| layer.is(sure) && layer.bytes.start <= part.start && part.end <= layer.bytes.end;
-        over.next_back().is_none_or(covers)
-    }
-
-    /// The layers that a piece may show, oldest first, and whether the first of them is sure.
+    /// The layers that a piece may show, oldest first, and whether a sure one is among them: all that no sure one hides.
     fn from(&self, piece: &Range<u64>, sure: Sure) -> (Vec<&Layer>, bool) {
-        let mut over: Vec<&Layer> = self.layers.iter().filter(|layer| overlap(&layer.bytes, piece).is_some()).collect();
-        let since = over.iter().rposition(|layer| layer.is(sure));
-        over.drain(..since.unwrap_or(0));
-        (over, since.is_some())
+        let over = self.over(piece);
+        let sure: Vec<usize> = (0..over.len()).filter(|place| self.is_sure(over[*place], sure)).collect();
+        let hidden = |place: usize| sure.iter().any(|by| *by > place && !over[place].by.beside(over[*by].by));
+        let may_show = (0..over.len()).filter(|place| !hidden(*place)).map(|place| over[place]).collect();
+        (may_show, !sure.is_empty())
+    }
+
+    fn over(&self, piece: &Range<u64>) -> Vec<&Layer> {
+        self.layers.iter().filter(|layer| overlap(&layer.bytes, piece).is_some()).collect()
+    }
+
+    /// What is done beside the one who looks may have come later.
+    fn is_sure(&self, layer: &Layer, sure: Sure) -> bool {
+        layer.is(sure) && !layer.by.beside(self.by)
     }
 
     fn add(&mut self, bytes: Range<u64>, given: Given, standing: Standing) {
         if !bytes.is_empty() {
-            self.layers.push(Layer { bytes, given, standing });
+            self.layers.push(Layer { bytes, given, standing, by: self.by });
         }
     }
 
+    /// Where others may free them at the same time, blocks may be there or not.
+    fn given(&mut self, bytes: &Range<u64>, how: fn(&mut Blocks, &Range<u64>, bool), done: bool) {
+        for (part, unsure) in split(bytes, &self.others.freed) {
+            how(&mut self.blocks, &part, done && !unsure);
+        }
+    }
+
+    /// Where others may be given blocks at the same time, some may be left. Only blocks that lie in it as a whole are freed, so the parts do
+    /// not stand for the whole.
+    fn freed(&mut self, bytes: &Range<u64>, done: bool) {
+        let parts = split(bytes, &self.others.given);
+        let sure: Vec<Range<u64>> =
+            parts.into_iter().filter(|(_, unsure)| done && !unsure).map(|(part, _)| part).collect();
+        if sure != [bytes.clone()] {
+            self.blocks.freed(bytes, false);
+        }
+        sure.iter().for_each(|part| self.blocks.freed(part, true));
+    }
+
+    /// Where others change it as well, only all together say what it is.
+    fn set_now(&mut self, now: Sizes) {
+        if self.others.sizes.is_none() {
+            self.now = now;
+        }
+        self.may_be_on_disk();
+    }
+
     fn may_be_on_disk(&mut self) {
-        self.on_disk =
-            Sizes { least: self.on_disk.least.min(self.now.least), most: self.on_disk.most.max(self.now.most) };
+        self.on_disk = self.on_disk.hull(&self.now());
     }
 
     /// Stretches of a range in which no layer begins or ends, cut at every sector if wanted.
@@ -447,17 +429,15 @@ impl Layer {
     }
 }
 
-fn name_of(layers: &[&Layer]) -> String {
-    layers.first().map_or("zeros".to_owned(), |layer| layer.name())
-}
-
-fn broken_bytes(path: &str, bytes: &Range<u64>, promised: bool, wanted: &str) -> Broken {
-    let Range { start, end } = bytes;
-    let what = match promised {
-        true => format!("bytes {start}..{end} of {path} hold neither {wanted}, which was fsynced, nor anything newer"),
-        false => format!("bytes {start}..{end} of {path} hold what nobody has written there"),
-    };
-    Broken { path: path.to_owned(), offset: Some(*start), bytes: Some(end - start), promised, what }
+/// A range in parts that lie in one of the others, or in none of them.
+fn split(range: &Range<u64>, others: &[Range<u64>]) -> Vec<(Range<u64>, bool)> {
+    let mut edges = vec![range.start, range.end];
+    edges.extend(others.iter().flat_map(|other| [other.start, other.end]));
+    edges.retain(|at| (range.start..=range.end).contains(at));
+    edges.sort_unstable();
+    edges.dedup();
+    let inside = |part: &Range<u64>| others.iter().any(|other| overlap(other, part).is_some());
+    edges.windows(2).map(|edge| edge[0]..edge[1]).map(|part| (part.clone(), inside(&part))).collect()
 }
 
 /// What two ranges share.

@@ -16,6 +16,7 @@ mod file;
 pub mod live;
 mod names;
 pub mod ops;
+mod sizes;
 mod state;
 #[cfg(test)]
 mod testing;

@@ -8,13 +8,14 @@
 use crate::Facts;
 use crate::durability::{Mapped, Node, Tree};
 use crate::errno::{self, Said};
-use crate::file::{Fault, File, Sizes, Sure, overlap};
+use crate::file::{Fault, File, Sure, overlap};
 use crate::names::{NameMisfit, WrongName};
 use crate::ops::{OpLine, OpResult};
-use crate::state::{Promises, State, Wanted, is_direct};
+use crate::state::{Promises, State, Stretch, Wanted, is_direct};
 use guest_init::job::{Action, Errno};
 use guest_init::pattern::{Content, Run, fnv1a64};
 use guest_init::protocol::ReadBack;
+use guest_init::writers::steps;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -101,10 +102,13 @@ pub struct Followed {
 
 /// Follows a workload to its end. `end`: what was on the disk then; none: nobody knows.
 pub fn follow(ops: &[OpLine], facts: &Facts, end: Option<&Tree>) -> Followed {
-    let mut walk =
-        Walk { facts, state: State::default(), demand_bytes: 0, blind: false, followed: Followed::default() };
-    for line in ops {
-        walk.step(line);
+    let state = State::with_folios_of(facts.folio_bytes);
+    let mut walk = Walk { facts, state, demand_bytes: 0, blind: false, followed: Followed::default() };
+    for step in steps(ops.iter().map(|line| &line.args)) {
+        match &ops[step] {
+            [line] if line.args.writer.is_none() => walk.step(line),
+            lines => walk.together(lines),
+        }
     }
     if let Some(tree) = end.filter(|_| !walk.blind) {
         walk.end(tree);
@@ -129,14 +133,44 @@ impl Walk<'_> {
             return;
         };
         self.demand_bytes = self.demand_bytes.saturating_add(errno::demand_bytes(&line.args.action, self.facts));
-        self.judge_result(line, result);
-        if let (Action::Read { path, offset, .. }, Some(read)) = (&line.args.action, &result.read) {
-            self.judge_read(line, result, path, *offset, read);
-        }
+        self.judge(line, result);
         let trouble = self.facts.write_trouble_at(line.index);
         self.state.follow(line, Promises { returned: true, sync: !trouble });
         if matches!(line.args.action, Action::Remount {}) {
             self.remounted(line.succeeded(), trouble);
+        }
+    }
+
+    /// Operations that were done at once. Each writer is followed through its own, with all that the others do beside it; then all are.
+    fn together(&mut self, lines: &[OpLine]) {
+        if self.blind || lines.iter().any(|line| line.result.is_none()) {
+            self.blind = true;
+            return;
+        }
+        let demand = lines.iter().map(|line| errno::demand_bytes(&line.args.action, self.facts));
+        self.demand_bytes = demand.fold(self.demand_bytes, u64::saturating_add);
+        let facts = self.facts;
+        let promises = |line: &OpLine| Promises { returned: true, sync: !facts.write_trouble_at(line.index) };
+        let first = self.followed.misfits.len();
+        let before = std::mem::take(&mut self.state);
+        let stretch = Stretch::read(&before, lines);
+        for writer in lines.iter().map(|line| line.args.writer).collect::<BTreeSet<_>>() {
+            self.state = before.beside(&stretch, writer);
+            for line in lines.iter().filter(|line| line.args.writer == writer) {
+                let Some(result) = &line.result else { continue };
+                self.judge(line, result);
+                self.state.follow(line, promises(line));
+            }
+        }
+        self.followed.misfits[first..].sort_by_key(|misfit| misfit.op);
+        self.state = before;
+        self.state.follow_together(lines, promises);
+    }
+
+    fn judge(&mut self, line: &OpLine, result: &OpResult) {
+        self.judge_result(line, result);
+        if let (Action::Read { path, offset, .. }, Some(read)) = (&line.args.action, &result.read) {
+            self.judge_read(line, result, path, *offset, read);
         }
     }
 
@@ -164,8 +198,7 @@ impl Walk<'_> {
         let mut misfits = Vec::new();
         if let (Action::Read { len, .. }, true) = (&line.args.action, line.succeeded()) {
             let reach = |size: u64| size.saturating_sub(offset).min(len.unwrap_or(u64::MAX));
-            let Sizes { least, most } = file.now();
-            let allowed = Sizes { least: reach(least), most: reach(most) };
+            let allowed = file.now().map(reach);
             if !allowed.allow(got) {
                 misfits.push(seen.misfit(MisfitKind::Size { found: got, allowed: allowed.describe() }));
             }
@@ -369,3 +402,5 @@ fn first_gap(range: &Range<u64>, pieces: &[(Range<u64>, bool)]) -> Option<Range<
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_together;

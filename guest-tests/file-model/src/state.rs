@@ -2,8 +2,10 @@
 //! the workload with it.
 
 mod blocks;
+mod together;
 
 pub use blocks::{Blocks, Wanted};
+pub use together::Stretch;
 
 use crate::file::File;
 use crate::names::{Kind, Names};
@@ -30,7 +32,7 @@ pub struct Promises {
 }
 
 /// See the module.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct State {
     /// Paths at every moment.
     pub names: Names,
@@ -38,9 +40,22 @@ pub struct State {
     pub files: Vec<File>,
     /// What the guest holds open, by the path it used and whether with O_DIRECT.
     open: BTreeMap<(String, bool), usize>,
+    /// What is dirtied at once in memory at most.
+    folio_bytes: u64,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State { names: Names::default(), files: Vec::new(), open: BTreeMap::new(), folio_bytes: FOLIO_BYTES }
+    }
 }
 
 impl State {
+    /// Nothing yet, under a kernel with pieces of memory of this size.
+    pub fn with_folios_of(folio_bytes: u64) -> State {
+        State { folio_bytes, ..State::default() }
+    }
+
     /// The file that an operation on this path works on: a path stays open from the first operation that names it.
     pub fn target(&self, path: &str, direct: bool) -> Option<usize> {
         self.open.get(&(path.to_owned(), direct)).copied().or_else(|| self.names.get(path))
@@ -207,7 +222,8 @@ fn did_nothing(errno: Errno) -> bool {
 /// same as long as nothing of it is promised.
 fn change(file: &mut File, action: &Action, line: &OpLine) {
     match action {
-        Action::Write(write) | Action::AioWrite(write) => written(file, write, line),
+        Action::Write(write) => written(file, write, line, false),
+        Action::AioWrite(write) => written(file, write, line, true),
         Action::MmapWrite { offset, len, pattern, .. } => stored(file, &range(*offset, *len), pattern),
         Action::Truncate { len, .. } => file.truncate(*len),
         Action::Punch { offset, len, .. } => file.punch(range(*offset, *len)),
@@ -222,16 +238,16 @@ fn change(file: &mut File, action: &Action, line: &OpLine) {
 }
 
 /// A success that did less than was asked for did an unknown part of it: AIO tells only the sum.
-fn written(file: &mut File, write: &Write, line: &OpLine) {
+fn written(file: &mut File, write: &Write, line: &OpLine, only_submitted: bool) {
     let calls = write.calls();
     let asked: u64 = calls.iter().map(|(_, len)| len).sum();
     let short = line.result.as_ref().is_some_and(|result| result.returned > 0 && (result.returned as u64) < asked);
     let pattern = Arc::new(Pattern::new(&write.pattern));
     for (offset, len) in calls {
-        if short {
-            may_be_written(file, range(offset, len), &pattern);
-        } else {
-            file.write(range(offset, len), &pattern);
+        match range(offset, len) {
+            bytes if short => may_be_written(file, bytes, &pattern),
+            bytes if write.direct => file.write_directly(bytes, &pattern, only_submitted),
+            bytes => file.write(bytes, &pattern),
         }
     }
 }
@@ -293,8 +309,10 @@ fn partly_written(file: &mut File, write: &Write, done: u64) {
     let mut left = done;
     for (offset, len) in write.calls() {
         let whole = left.min(len);
-        if whole > 0 {
-            file.write(range(offset, whole), &pattern);
+        match range(offset, whole) {
+            bytes if bytes.is_empty() => {}
+            bytes if write.direct => file.write_directly(bytes, &pattern, false),
+            bytes => file.write(bytes, &pattern),
         }
         left -= whole;
         if whole < len {

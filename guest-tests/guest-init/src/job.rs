@@ -9,9 +9,11 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::writers::{self, Writer};
+
 /// One operation of the workload: what to do, and the error it is expected to end with.
 ///
-/// In JSON the two lie side by side: `{"op":"fsync","path":"f","errno":"EIO"}`.
+/// In JSON they lie side by side: `{"op":"fsync","path":"f","errno":"EIO","writer":2}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Op {
     /// What to do.
@@ -19,6 +21,8 @@ pub struct Op {
     /// The error the operation is expected to end with; `None`: it is expected to succeed.
     /// The guest does not look at it; it carries on either way.
     pub errno: Option<Errno>,
+    /// Which of several tasks does it, beside the others ([`crate::writers`]); `None`: nothing else is done meanwhile.
+    pub writer: Option<Writer>,
 }
 
 /// What an operation does. Paths are relative to the mount point; numbers are bytes.
@@ -341,10 +345,14 @@ impl<'de> Deserialize<'de> for Op {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut map = Map::<String, Value>::deserialize(deserializer)?;
         let errno = map.remove("errno").map(Errno::deserialize).transpose().map_err(D::Error::custom)?;
+        let writer = map.remove("writer").map(Writer::deserialize).transpose().map_err(D::Error::custom)?;
         let op = map.get("op").and_then(Value::as_str).unwrap_or("?").to_owned();
         let action = Action::deserialize(Value::Object(map)).map_err(|e| D::Error::custom(format!("op {op}: {e}")))?;
         action.check().map_err(|e| D::Error::custom(format!("op {op}: {e}")))?;
-        Ok(Op { action, errno })
+        if writer.is_some() {
+            writers::may_be_done_beside_others(&action).map_err(|e| D::Error::custom(format!("op {op}: {e}")))?;
+        }
+        Ok(Op { action, errno, writer })
     }
 }
 
@@ -356,8 +364,10 @@ impl Serialize for Op {
             action: &'a Action,
             #[serde(skip_serializing_if = "Option::is_none")]
             errno: Option<Errno>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            writer: Option<Writer>,
         }
-        Flat { action: &self.action, errno: self.errno }.serialize(serializer)
+        Flat { action: &self.action, errno: self.errno, writer: self.writer }.serialize(serializer)
     }
 }
 
@@ -588,7 +598,8 @@ mod tests {
     fn an_op_and_its_expected_errno_lie_side_by_side() {
         let text = r#"{"op":"fsync","path":"f","errno":"EIO"}"#;
         let parsed = op(text).unwrap();
-        assert_eq!(parsed, Op { action: Action::Fsync { path: "f".into() }, errno: Some(Errno(libc::EIO)) });
+        let action = Action::Fsync { path: "f".into() };
+        assert_eq!(parsed, Op { action, errno: Some(Errno(libc::EIO)), writer: None });
         assert_eq!(serde_json::to_string(&parsed).unwrap(), text);
     }
 
@@ -623,6 +634,10 @@ mod tests {
             (r#"{"op":"fsync","path":"f","errno":"EIOO"}"#, "\"EIOO\" is not the name of an error"),
             (r#"{"op":"fsync","path":"f","errno":-5}"#, "-5 is not an error number"),
             (r#"{"op":"write","path":"f","len":0,"pattern":"a"}"#, "`len` must not be 0"),
+            (r#"{"op":"fsync","path":"f","writer":0}"#, "0 is no writer: they are 1 to 4"),
+            (r#"{"op":"fsync","path":"f","writer":5}"#, "5 is no writer: they are 1 to 4"),
+            (r#"{"op":"create","path":"f","writer":1}"#, "op create: it cannot have a `writer`"),
+            (r#"{"op":"mark","name":"m","writer":2}"#, "op mark: it cannot have a `writer`"),
             (r#"{"op":"read","path":"f","len":1099511627776}"#, "more than the guest holds"),
             (r#"{"op":"write","path":"f","len":9,"pattern":"a","stride":{"chunk":4,"step":2}}"#, "0 < chunk <= step"),
             (r#"{"op":"write","path":"f","len":9,"pattern":"a","stride":{"chunk":4,"step":8,"phases":3}}"#, "3 phases"),

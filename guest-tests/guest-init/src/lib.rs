@@ -1,6 +1,6 @@
 //! Both ends of the talk between a host and the program that is PID 1 in its guest.
 //!
-//! The library is what the two share: the job ([`job`]), the messages ([`protocol`]) and
+//! The library is what the two share: the job ([`job`], [`writers`]), the messages ([`protocol`]) and
 //! their host side ([`host`]), the frames of the trace stream ([`frames`]), and what the
 //! bytes on the disk say about themselves ([`pattern`], [`past`]). The program `guest-init`
 //! is the guest's side. It judges nothing: it does, and reports what came back.
@@ -12,6 +12,7 @@ pub mod past;
 pub mod pattern;
 pub mod profile;
 pub mod protocol;
+pub mod writers;
 
 /// Names what host and guest must agree on: the code that both ends are made from. `--version` prints it, so that a program
 /// of another build is refused before it misunderstands anything.
@@ -20,7 +21,8 @@ pub const CONTRACT: u64 = {
     let hash = pattern::fnv1a64_more(hash, include_bytes!("job.rs"));
     let hash = pattern::fnv1a64_more(hash, include_bytes!("past.rs"));
     let hash = pattern::fnv1a64_more(hash, include_bytes!("pattern.rs"));
-    pattern::fnv1a64_more(hash, include_bytes!("protocol.rs"))
+    let hash = pattern::fnv1a64_more(hash, include_bytes!("protocol.rs"));
+    pattern::fnv1a64_more(hash, include_bytes!("writers.rs"))
 };
 
 /// Version and contract, as `--version` prints them.

@@ -281,6 +281,7 @@ impl<'a> Guest<'a> {
         let read = |path: &String| Op {
             action: Action::Read { path: path.clone(), offset: 0, len: None, direct: false },
             errno: None,
+            writer: None,
         };
         let job = Job {
             mount: Some(Mount { fstype: "ext4".into(), options: mount.to_owned() }),

@@ -17,6 +17,7 @@ use crate::durability::Reach;
 use crate::ops::OpLine;
 use fault_injection::Op;
 use guest_init::job::Action;
+use guest_init::writers::steps;
 use kernel_trace::Decoded;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,7 +122,8 @@ impl Order {
         let by_marks = self.by_marks(at, ops);
         let by_trace = seen.map_or(everything_possible(ops), |seen| seen.reach(at, self));
         let returned = by_marks.returned.max(by_trace.returned);
-        Reach { returned, begun: by_marks.begun.min(by_trace.begun).max(returned) }
+        let begun = by_marks.begun.min(by_trace.begun).max(returned);
+        in_whole_steps(Reach { returned, begun }, ops)
     }
 
     fn by_marks(&self, cut: u64, ops: &[OpLine]) -> Reach {
@@ -143,6 +145,15 @@ impl Order {
         }
         reach
     }
+}
+
+/// What several writers do at once has returned when all of it has, and has begun when any of it has.
+fn in_whole_steps(reach: Reach, ops: &[OpLine]) -> Reach {
+    let steps = steps(ops.iter().map(|line| &line.args));
+    let step_at = |number: u32| steps.iter().find(|step| step.contains(&(number as usize)));
+    let returned = step_at(reach.returned).map_or(reach.returned, |step| step.start as u32);
+    let begun = reach.begun.checked_sub(1).and_then(step_at).map_or(reach.begun, |step| step.end as u32);
+    Reach { returned, begun }
 }
 
 fn everything_possible(ops: &[OpLine]) -> Reach {
@@ -202,8 +213,9 @@ impl Seen {
         let before = self.requests.iter().filter_map(before).max().unwrap_or(0);
         let after = self.requests.iter().filter_map(after).min().unwrap_or(u64::MAX);
         let returned = self.ops.iter().take_while(|(_, (_, ends))| ends.is_some_and(|ends| ends < before)).count();
-        let begun = self.ops.values().take_while(|(begins, _)| *begins < after).count();
-        Reach { returned: returned as u32, begun: begun as u32 }
+        // Of several writers' operations a later one may have begun before an earlier one.
+        let begun = self.ops.iter().rev().find(|(_, (begins, _))| *begins < after).map_or(0, |(op, _)| op + 1);
+        Reach { returned: returned as u32, begun }
     }
 }
 
@@ -211,6 +223,7 @@ impl Seen {
 mod tests {
     use super::*;
     use crate::ops::OpResult;
+    use guest_init::writers::Writer;
 
     const HEADER: &str = "{\"record\":1}\n";
 
@@ -221,7 +234,8 @@ mod tests {
                 None => Action::Sync {},
             };
             let result = OpResult { returned: 0, errno: None, inode: None, read: None, elapsed_us: 0 };
-            OpLine { index, args: guest_init::job::Op { action, errno: None }, result: Some(result) }
+            let writer = name.strip_prefix("writer ").and_then(|number| Writer::new(number.parse().ok()?));
+            OpLine { index, args: guest_init::job::Op { action, errno: None, writer }, result: Some(result) }
         };
         (0..).zip(names).map(op).collect()
     }
@@ -282,6 +296,23 @@ mod tests {
         let text = text.replace("\"n\":21", "\"n\":29") + &cut(25, 1);
         assert_eq!(Order::read(&text).expect("a record").reach(1, &ops, Some(&seen)), reach(1, 2));
         assert_eq!(at(35), reach(2, 3), "c's own request shows that b had returned");
+    }
+
+    #[test]
+    fn what_several_writers_do_has_returned_when_all_of_it_has_and_begun_when_any_of_it_has() {
+        // The second writer's operation begins and ends before the first one's has begun.
+        let ops = ops(&["a", "writer 1", "writer 2", "d"]);
+        let at = |cut_at: u64, requests: Vec<(u64, u64, Option<u64>)>| {
+            let seen = Seen {
+                ops: [(0, (10, Some(20))), (1, (50, Some(60))), (2, (30, Some(40))), (3, (70, Some(80)))].into(),
+                requests,
+            };
+            let text = [HEADER.into(), request(0, 0), request(10, 1), cut(cut_at, 1)].concat();
+            Order::read(&text).expect("a record").reach(1, &ops, Some(&seen))
+        };
+        assert_eq!(at(5, vec![(0, 31, Some(32)), (1, 45, Some(46))]), reach(1, 3), "the first has not begun");
+        assert_eq!(at(15, vec![(0, 45, Some(46)), (1, 55, Some(56))]), reach(1, 4), "the second alone has returned");
+        assert_eq!(at(15, vec![(0, 45, Some(46)), (1, 71, Some(72))]), reach(3, 4));
     }
 
     #[test]

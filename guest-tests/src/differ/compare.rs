@@ -28,9 +28,12 @@ use writeback_events::{Body, Ino, IoEndId, OpId, OpKind, Response, Stimulus, Sub
 /// More than one allowed response in so many makes an io_end different.
 const ALLOWED_ONE_IN: usize = 20;
 
-fn op_begins(joined: &Joined) -> Vec<u64> {
-    let begins = joined.stimuli.iter().filter(|placed| matches!(placed.stimulus, Stimulus::OpBegins { .. }));
-    begins.map(|placed| placed.seq).collect()
+fn op_begins(joined: &Joined) -> Vec<(u64, TaskId)> {
+    let begins = joined.stimuli.iter().filter_map(|placed| match placed.stimulus {
+        Stimulus::OpBegins { task, .. } => Some((placed.seq, task)),
+        _ => None,
+    });
+    begins.collect()
 }
 
 /// A place where guest and replica part.
@@ -108,8 +111,8 @@ struct Comparison<'a> {
     guest: Vec<Seen<'a>>,
     replica: &'a [Caused],
     owners: Owners,
-    /// Where operations begin.
-    op_begins: Vec<u64>,
+    /// Where operations begin, and whose they are.
+    op_begins: Vec<(u64, TaskId)>,
     /// Places in `guest` and `replica` of what was found the same.
     pairs: Vec<(usize, usize)>,
     differences: Vec<Difference>,
@@ -305,10 +308,11 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// The workload does one operation after the other, so a result comes before the next one begins.
+    /// A task does one operation after the other, so a result comes before its next one begins. Other writers begin when they will.
     fn op_begins_between(&self, cause: u64, seen: &Seen<'_>) -> bool {
         let result = matches!(seen.response, Response::OpResult { .. });
-        result && self.op_begins.iter().any(|begins| (cause..seen.seq).contains(begins))
+        let its = |task: &TaskId| seen.context == Context::Task(*task);
+        result && self.op_begins.iter().any(|(begins, task)| its(task) && (cause..seen.seq).contains(begins))
     }
 
     fn add_misfits(&mut self, followed: &Followed) {

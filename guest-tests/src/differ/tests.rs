@@ -329,6 +329,35 @@ fn a_result_that_the_replica_is_not_sure_of_and_that_comes_is_the_same_but_must_
     assert_eq!(recording.judge().verdict, Outcome::Different, "an fsync without a result");
 }
 
+/// Two writers' fsyncs of one file overlap, and an error is told in between: to these.
+fn two_fsyncs(story: &str, first: i32, second: i32) -> Recording {
+    let story = story
+        .replace("t1 begin 1 fsync 12\n", "t1 begin 1 fsync 12\nt2 begin 7 fsync 12\n")
+        .replace("t1 end 1\n", "t2 end 7\nt1 end 1\n");
+    let mut recording = Recording::agreeing(&story);
+    for entry in &mut recording.entries {
+        if let Body::Response(Response::OpResult { op, errno }) = &mut entry.body {
+            match op.0 {
+                1 => *errno = first,
+                7 => *errno = second,
+                _ => {}
+            }
+        }
+    }
+    recording
+}
+
+#[test]
+fn of_two_writers_that_sync_one_file_at_once_either_may_be_told_its_error() {
+    for (first, second) in [(-5, 0), (0, -5)] {
+        let judgement = two_fsyncs(ALL_PARTS, first, second).judge();
+        assert_ne!(judgement.verdict, Outcome::Different, "{first} {second}: {}", judgement.why);
+    }
+    let nothing_fails = ALL_PARTS.replace("ioerr", "ok");
+    assert_eq!(two_fsyncs(&nothing_fails, 0, 0).judge().verdict, Outcome::Same);
+    assert_eq!(two_fsyncs(&nothing_fails, 0, -5).judge().verdict, Outcome::Different, "nothing had failed");
+}
+
 #[test]
 fn a_stimulus_that_does_not_fit_makes_its_io_end_different() {
     let mut recording = Recording::of(ONE_WRITE_FAILS);

@@ -219,7 +219,8 @@ impl Walk {
 }
 
 /// An error is owed to the first fsync of the file that ends after it; one that was under way may have looked before the
-/// error came, so then the next one may report it as well. Where no fsync follows, nothing is owed.
+/// error came, so then the next one may report it as well. Where no fsync follows, nothing is owed. One of another writer that
+/// begins before that one ends may look before it, and be told in its place: the file has one descriptor.
 fn unreported(refused: &[Refused], syncs: &[Sync]) -> Vec<Finding> {
     let mut told: BTreeMap<(Ino, OpId), (&Refused, usize)> = BTreeMap::new();
     for refusal in refused {
@@ -241,7 +242,9 @@ fn silent_sync(refusal: &Refused, syncs: &[Sync]) -> Option<OpId> {
     }
     after.sort_by_key(|(sync, _)| sync.begin);
     let under_way = after.iter().take_while(|(sync, _)| sync.begin < refusal.at).count();
-    let owed_to = &after[..after.len().min(under_way + 1)];
+    let next_ends = after.get(under_way).and_then(|(sync, _)| sync.end).map_or(0, |(end, _)| end);
+    let beside = after.iter().skip(under_way + 1).take_while(|(sync, _)| sync.begin < next_ends).count();
+    let owed_to = &after[..after.len().min(under_way + 1 + beside)];
     let last = owed_to.last()?;
     owed_to.iter().all(|(_, errno)| *errno == 0).then_some(last.0.op)
 }

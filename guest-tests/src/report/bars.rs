@@ -51,7 +51,7 @@ fn op_bar(index: usize, item: &Item, op: OpId, input: &ReportInput) -> Bar {
     let result = errno.filter(|_| failed).map(|errno| format!(" → {}", words::errno_name(errno))).unwrap_or_default();
     Bar {
         track: item.track,
-        row: 0,
+        row: item.row,
         label: format!("{}{result}", item.label),
         at: item.at,
         until: None,

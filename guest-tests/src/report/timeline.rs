@@ -147,11 +147,13 @@ impl Timeline {
         let mut items = items(input, links, &axis);
         let io_end_rows = rows::place_io_ends(&mut items);
         let device_rows = rows::place_requests(&mut items);
+        let operation_rows = rows::place_operations(&mut items, input);
         mark_difference(&mut items, input);
         items.sort_by(|a, b| a.at.x.total_cmp(&b.at.x).then(a.origin.cmp(&b.origin)));
         let rows = |track| match track {
             Track::GuestIoEnds | Track::ReplicaIoEnds => io_end_rows,
             Track::Device => device_rows,
+            Track::Operations => operation_rows,
             _ => 1,
         };
         Timeline {

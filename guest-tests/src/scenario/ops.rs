@@ -5,9 +5,10 @@
 
 use fault_injection::reader::{At, Fields, MAX_INTEGER, Reader, did_you_mean};
 use guest_init::job::{Errno, Op};
+use guest_init::writers::MOST;
 use std::collections::BTreeMap;
 
-/// An operation with its keys; every one takes `errno` besides.
+/// An operation with its keys; every one takes `errno` besides, and `writer` where it may be done beside others.
 struct Form {
     op: &'static str,
     needs: &'static [&'static str],
@@ -66,22 +67,45 @@ pub fn workload(reader: &mut Reader<'_>, at: &At<'_>) -> Reads {
     if ops.is_empty() {
         reader.report("E103", at, "nothing is done, so nothing could be judged", Some("name an operation".into()));
     }
+    let mut writers = Vec::new();
     for at in &ops {
-        if let Some(("read", path)) = op(reader, at) {
+        let checked = op(reader, at);
+        if let Some(Checked { op: "read", path, .. }) = checked {
             *reads.0.entry(path.to_owned()).or_default() += 1;
         }
+        writers.push(checked.and_then(|checked| checked.writer));
     }
+    alone(reader, &writers);
     reads
 }
 
-/// Checks one operation; its name and path.
-fn op<'n>(reader: &mut Reader<'_>, at: &At<'n>) -> Option<(&'static str, &'n str)> {
+/// An operation that was understood.
+struct Checked<'n> {
+    op: &'static str,
+    path: &'n str,
+    writer: Option<(u64, At<'n>)>,
+}
+
+/// A stretch in which one writer has nobody beside it is a sequence, and perhaps not what was meant.
+fn alone(reader: &mut Reader<'_>, writers: &[Option<(u64, At<'_>)>]) {
+    for stretch in writers.split(Option::is_none) {
+        if let Some((first, at)) = stretch.iter().flatten().next()
+            && stretch.iter().flatten().all(|(writer, _)| writer == first)
+        {
+            let hint = Some("let an operation of another writer stand beside these, or leave `writer` out".to_owned());
+            reader.report("W302", at, format!("writer {first} works alone here"), hint);
+        }
+    }
+}
+
+/// Checks one operation.
+fn op<'n>(reader: &mut Reader<'_>, at: &At<'n>) -> Option<Checked<'n>> {
     let before = reader.problems.len();
     let any = reader.any_object(at)?;
     let word = reader.required(&any, "op")?.clone();
     let names: Vec<(&str, &Form)> = FORMS.iter().map(|form| (form.op, form)).collect();
     let form = reader.choice(&word, &names)?;
-    let known: Vec<&str> = ["op", "errno"].iter().chain(form.needs).chain(form.may).copied().collect();
+    let known: Vec<&str> = ["op", "errno", "writer"].iter().chain(form.needs).chain(form.may).copied().collect();
     // A key given twice was told by `any_object`.
     let twice = reader.problems.len();
     let fields = reader.object(at, &known)?;
@@ -97,7 +121,9 @@ fn op<'n>(reader: &mut Reader<'_>, at: &At<'n>) -> Option<(&'static str, &'n str
         meaning(reader, at);
     }
     let path = fields.get("path").and_then(|at| text_of(at)).unwrap_or_default();
-    Some((form.op, path))
+    let writer =
+        fields.get("writer").and_then(|at| Some((serde_json::from_str(reader.text_of(at)?).ok()?, at.clone())));
+    Some(Checked { op: form.op, path, writer })
 }
 
 fn text_of<'n>(at: &At<'n>) -> Option<&'n str> {
@@ -114,6 +140,7 @@ fn value(reader: &mut Reader<'_>, key: &str, at: &At<'_>) {
         "keep_size" | "direct" | "start_only" | "msync" => drop(reader.boolean(at)),
         "stride" => stride(reader, at),
         "errno" => errno(reader, at),
+        "writer" => drop(reader.integer(at, 1, MOST.into())),
         _ => drop(reader.string(at)),
     }
 }

@@ -1,7 +1,7 @@
 //! What must be on a disk after a power cut: the durability oracle. Pure: operations with their results in, a judgement out.
 //!
-//! The workload is one thread, so at a cut a beginning of it had surely returned, and what comes after a further beginning
-//! had surely not begun ([`Reach`]). From the first follows what was promised: after an fsync that returned 0 the file's
+//! The workload is a row of steps, each one operation or several writers' at once, so at a cut a beginning of it had surely returned, and
+//! what comes after a further beginning had surely not begun ([`Reach`]; a step counts as a whole). From the first follows what was promised: after an fsync that returned 0 the file's
 //! bytes, size and names are there, or what a later operation put in their place. From the second follows what may be there
 //! at all: a byte that nobody wrote, nor left zero, is wrong even where nothing was promised.
 //!
@@ -15,6 +15,7 @@ mod tests;
 use crate::ops::OpLine;
 use crate::state::{Promises, State};
 use guest_init::pattern::Run;
+use guest_init::writers::steps;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -106,9 +107,17 @@ impl Expected {
     /// Follows the workload up to a cut.
     pub fn at(ops: &[OpLine], reach: Reach, rules: Rules) -> Expected {
         let mut state = State::default();
-        for line in ops.iter().filter(|line| line.index < reach.begun) {
-            let promises = Promises { returned: line.index < reach.returned, sync: rules.sync_promises };
-            state.follow(line, promises);
+        for step in steps(ops.iter().map(|line| &line.args)) {
+            let lines = &ops[step];
+            let (first, last) = (lines.first().map_or(0, |line| line.index), lines.last().map_or(0, |line| line.index));
+            if first >= reach.begun {
+                break;
+            }
+            let promises = Promises { returned: last < reach.returned, sync: rules.sync_promises };
+            match lines {
+                [line] if line.args.writer.is_none() => state.follow(line, promises),
+                _ => state.follow_together(lines, |_| promises),
+            }
         }
         Expected { state, rules }
     }

@@ -10,6 +10,7 @@ const NO_FAULTS: Facts = Facts {
     block_bytes: 4096,
     cluster_bytes: 4096,
     size_bytes: 64 << 20,
+    folio_bytes: 4096,
     direct_bytes: 512,
     extents: true,
     read_only: false,
@@ -277,7 +278,7 @@ mod against_a_file_system_that_never_fails {
                 ReadBack { fnv1a64: format!("{:016x}", fnv1a64(&data)), map }
             });
             let result = OpResult { returned, errno: errno.map(Errno), inode: None, read, elapsed_us: 0 };
-            let args = Op { action, errno: None };
+            let args = Op { action, errno: None, writer: None };
             self.lines.push(OpLine { index: self.lines.len() as u32, args, result: Some(result) });
         }
 

@@ -3,12 +3,14 @@
 mod aio;
 mod boot;
 mod ctl;
+mod descriptors;
 mod disk;
 mod files;
 mod kernel_log;
 mod ops;
 mod stream;
 mod symbols;
+mod together;
 mod tracing;
 
 use std::convert::Infallible;

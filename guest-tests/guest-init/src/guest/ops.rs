@@ -1,23 +1,26 @@
 //! The workload: each op is done, reported with its result, and never judged.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use guest_init::job::{Action, Errno, Job, MAX_LEN_BYTES, Mount, Write};
 use guest_init::pattern::{Pattern, PatternMap, fnv1a64};
 use guest_init::protocol::{FromGuest, OpEnd, ReadBack, ToGuest};
+use guest_init::writers;
 use nix::errno::Errno as Sys;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MsFlags, mount, umount};
 
-use super::ctl::Ctl;
+use super::ctl::{Ctl, Sender};
+use super::descriptors::Descriptors;
 use super::tracing::Tracer;
-use super::{Doing, Outcome, aio};
+use super::{Doing, Outcome, aio, together};
 
 pub const MOUNT_POINT: &str = "/mnt";
 /// A driver that has not taken a new size by then never will.
@@ -25,7 +28,7 @@ const CAPACITY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Mounts, does all ops, unmounts. What the file system answers is reported; only a lost host is an error.
 pub fn run(ctl: &mut Ctl, job: &Job, tracer: &Tracer) -> Outcome<()> {
-    let mut workload = Workload::new(job);
+    let workload = Workload::new(job);
     if job.mount.is_some() {
         tracer.remark("mount")?;
         let errno = workload.mount().err();
@@ -35,12 +38,15 @@ pub fn run(ctl: &mut Ctl, job: &Job, tracer: &Tracer) -> Outcome<()> {
             return Ok(());
         }
     }
-    // Each end travels with the next begin: at each message the guest waits for the host.
-    let mut ended = None;
-    for (index, op) in (0..).zip(&job.ops) {
-        ended = Some(one(ctl, tracer, &mut workload, index, &op.action, ended)?);
+    let mut mouth = Mouth { sender: ctl.sender(), unsaid: Vec::new() };
+    for step in writers::steps(&job.ops) {
+        let (first, ops) = (step.start as u32, &job.ops[step]);
+        match ops[0].writer {
+            Some(_) => together::run(&mut mouth, tracer, &workload, first, ops)?,
+            None => alone(ctl, &mut mouth, tracer, &workload, first, &ops[0].action)?,
+        }
     }
-    ctl.send_all(&Vec::from_iter(ended))?;
+    ctl.send_all(&mouth.into_unsaid())?;
     if job.mount.is_some() {
         tracer.remark("unmount")?;
         let errno = workload.unmount().err();
@@ -50,24 +56,63 @@ pub fn run(ctl: &mut Ctl, job: &Job, tracer: &Tracer) -> Outcome<()> {
     Ok(())
 }
 
-/// Gives what is still to be sent of it.
-fn one(
+/// An op beside which nothing else is done.
+fn alone(
     ctl: &mut Ctl,
+    mouth: &mut Mouth,
     tracer: &Tracer,
-    workload: &mut Workload,
+    workload: &Workload<'_>,
     index: u32,
     action: &Action,
-    ended: Option<FromGuest>,
+) -> Outcome<()> {
+    mouth.begins(index, action)?;
+    let ended = one(tracer, workload, index, action, || match action {
+        Action::Mark { name } => wait_for_ack(ctl, index, name),
+        _ => Ok(()),
+    })?;
+    mouth.say_later([ended]);
+    Ok(())
+}
+
+/// What a task says of its ops. Each end travels with the next begin: at each message the guest waits for the host.
+pub struct Mouth {
+    sender: Sender,
+    unsaid: Vec<FromGuest>,
+}
+
+impl Mouth {
+    /// For another task.
+    pub fn another(&self) -> Mouth {
+        Mouth { sender: self.sender.clone(), unsaid: Vec::new() }
+    }
+
+    pub fn begins(&mut self, index: u32, action: &Action) -> Outcome<()> {
+        self.unsaid.push(FromGuest::OpBegin { index, op: action.name().into() });
+        self.sender.send(&std::mem::take(&mut self.unsaid))
+    }
+
+    pub fn say_later(&mut self, messages: impl IntoIterator<Item = FromGuest>) {
+        self.unsaid.extend(messages);
+    }
+
+    pub fn into_unsaid(self) -> Vec<FromGuest> {
+        self.unsaid
+    }
+}
+
+/// Does one op; `first` is done where it has begun in the trace. Gives what is to be sent of its end.
+pub fn one(
+    tracer: &Tracer,
+    workload: &Workload<'_>,
+    index: u32,
+    action: &Action,
+    first: impl FnOnce() -> Outcome<()>,
 ) -> Outcome<FromGuest> {
     let op = action.name();
-    let begins = FromGuest::OpBegin { index, op: op.into() };
-    ctl.send_all(&Vec::from_iter(ended.into_iter().chain([begins])))?;
     let inode_before = workload.inode(action);
     let start = Instant::now();
     tracer.op_begins(index, op, inode_before.filter(|_| tells_errors(action)))?;
-    if let Action::Mark { name } = action {
-        wait_for_ack(ctl, index, name)?;
-    }
+    first()?;
     let result = workload.perform(action);
     tracer.op_ended(index, result.errno)?;
     let elapsed_us = start.elapsed().as_micros() as u64;
@@ -133,13 +178,12 @@ fn io<T>(result: io::Result<T>) -> Call<T> {
     result.map_err(|error| errno(&error))
 }
 
-struct Workload<'a> {
+pub struct Workload<'a> {
     device: &'a str,
     mount: Option<&'a Mount>,
     patterns: Vec<Pattern>,
-    block_bytes: u64,
-    /// Open files by path and whether with O_DIRECT.
-    open: BTreeMap<(String, bool), File>,
+    block_bytes: AtomicU64,
+    open: Descriptors,
 }
 
 impl<'a> Workload<'a> {
@@ -155,23 +199,29 @@ impl<'a> Workload<'a> {
                 patterns.push(Pattern::new(name));
             }
         }
-        Workload { device: &job.device, mount: job.mount.as_ref(), patterns, block_bytes: 4096, open: BTreeMap::new() }
+        Workload {
+            device: &job.device,
+            mount: job.mount.as_ref(),
+            patterns,
+            block_bytes: AtomicU64::new(4096),
+            open: Descriptors::default(),
+        }
     }
 
-    fn mount(&mut self) -> Call<()> {
+    fn mount(&self) -> Call<()> {
         let Some(wanted) = self.mount else { return Ok(()) };
         let (flags, data) = mount_flags(&wanted.options);
         sys(mount(Some(self.device), MOUNT_POINT, Some(wanted.fstype.as_str()), flags, Some(data.as_str())))?;
-        self.block_bytes = sys(nix::sys::statvfs::statvfs(MOUNT_POINT))?.block_size();
+        self.block_bytes.store(sys(nix::sys::statvfs::statvfs(MOUNT_POINT))?.block_size(), Ordering::Relaxed);
         Ok(())
     }
 
-    fn unmount(&mut self) -> Call<()> {
-        self.open.clear();
+    fn unmount(&self) -> Call<()> {
+        self.open.close_all();
         sys(umount(MOUNT_POINT))
     }
 
-    fn perform(&mut self, action: &Action) -> Done {
+    fn perform(&self, action: &Action) -> Done {
         match action {
             Action::Write(write) => match self.write(write) {
                 Ok(progress) => Done { returned: progress.bytes as i64, errno: progress.error, data: None },
@@ -192,27 +242,27 @@ impl<'a> Workload<'a> {
     }
 
     /// The ops that are one call, or as good as one.
-    fn call(&mut self, action: &Action) -> Call<i64> {
+    fn call(&self, action: &Action) -> Call<i64> {
         match action {
-            Action::Create { path } => self.create(path)?,
+            Action::Create { path } => io(self.open.create(path))?,
             Action::Fallocate { path, offset, len, keep_size } => {
                 let mode = if *keep_size { FallocateFlags::FALLOC_FL_KEEP_SIZE } else { FallocateFlags::empty() };
-                sys(fallocate(self.file(path, false)?, mode, *offset as i64, *len as i64))?;
+                sys(fallocate(&*self.file(path, false)?, mode, *offset as i64, *len as i64))?;
             }
             Action::Punch { path, offset, len } => {
                 let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-                sys(fallocate(self.file(path, false)?, mode, *offset as i64, *len as i64))?;
+                sys(fallocate(&*self.file(path, false)?, mode, *offset as i64, *len as i64))?;
             }
             Action::Fsync { path } => io(self.file_or_folder(path)?.sync_all())?,
             Action::Fdatasync { path } => io(self.file_or_folder(path)?.sync_data())?,
             Action::Sync {} => nix::unistd::sync(),
             Action::SyncFileRange { path, offset, len, start_only } => {
-                sync_file_range(self.file(path, false)?, *offset, *len, *start_only)?;
+                sync_file_range(&*self.file(path, false)?, *offset, *len, *start_only)?;
             }
             Action::Truncate { path, len } => io(self.file(path, false)?.set_len(*len))?,
             Action::Rename { path, to } => self.rename(path, to)?,
             Action::Unlink { path } => {
-                self.open.retain(|(open, _), _| open != path);
+                self.open.close(path);
                 io(fs::remove_file(under(path)))?;
             }
             Action::Link { path, to } => io(fs::hard_link(under(path), under(to)))?,
@@ -221,7 +271,7 @@ impl<'a> Workload<'a> {
             Action::DropCaches {} => io(super::files::write("/proc/sys/vm/drop_caches", "3"))?,
             Action::MmapWrite { path, offset, len, pattern, msync } => {
                 let bytes = self.bytes(pattern, *offset, *len);
-                aio::mmap_write(self.file(path, false)?, *offset, bytes.bytes(), *msync)?;
+                aio::mmap_write(&*self.file(path, false)?, *offset, bytes.bytes(), *msync)?;
                 return Ok(*len as i64);
             }
             Action::AioWrite(write) => return self.aio_write(write),
@@ -234,12 +284,6 @@ impl<'a> Workload<'a> {
             Action::Mark { .. } | Action::Write(_) | Action::Read { .. } => {}
         }
         Ok(0)
-    }
-
-    fn create(&mut self, path: &str) -> Call<()> {
-        let file = io(OpenOptions::new().read(true).write(true).create_new(true).open(under(path)))?;
-        self.open.insert((path.to_owned(), false), file);
-        Ok(())
     }
 
     /// The driver takes a new size in its own time, some while after the device has told it.
@@ -256,45 +300,33 @@ impl<'a> Workload<'a> {
         Ok(())
     }
 
-    fn rename(&mut self, path: &str, to: &str) -> Call<()> {
+    fn rename(&self, path: &str, to: &str) -> Call<()> {
         io(fs::rename(under(path), under(to)))?;
-        self.open.retain(|(open, _), _| open != to);
-        for direct in [false, true] {
-            if let Some(file) = self.open.remove(&(path.to_owned(), direct)) {
-                self.open.insert((to.to_owned(), direct), file);
-            }
-        }
+        self.open.rename(path, to);
         Ok(())
     }
 
     /// The descriptor kept for `path`, opened now if there is none.
-    fn file(&mut self, path: &str, direct: bool) -> Call<&File> {
-        let key = (path.to_owned(), direct);
-        if !self.open.contains_key(&key) {
-            let flags = if direct { libc::O_DIRECT } else { 0 };
-            let file = io(OpenOptions::new().read(true).write(true).custom_flags(flags).open(under(path)))?;
-            self.open.insert(key.clone(), file);
-        }
-        Ok(&self.open[&key])
+    fn file(&self, path: &str, direct: bool) -> Call<Arc<File>> {
+        io(self.open.get(path, direct))
     }
 
     /// Like `file`; a folder or a file on a read-only mount is opened for this once only.
-    fn file_or_folder(&mut self, path: &str) -> Call<File> {
+    fn file_or_folder(&self, path: &str) -> Call<Arc<File>> {
         match self.file(path, false) {
-            Ok(file) => io(file.try_clone()),
-            Err(Errno(libc::EISDIR | libc::EROFS)) => io(File::open(under(path))),
-            Err(errno) => Err(errno),
+            Err(Errno(libc::EISDIR | libc::EROFS)) => Ok(Arc::new(io(File::open(under(path)))?)),
+            other => other,
         }
     }
 
-    fn write(&mut self, write: &Write) -> Call<Progress> {
+    fn write(&self, write: &Write) -> Call<Progress> {
         let calls = write.calls();
         let pattern = Pattern::new(&write.pattern);
         let file = self.file(&write.path, write.direct)?;
         let mut progress = Progress { bytes: 0, error: None };
         for (offset, len) in calls {
             let buffer = Aligned::filled(&pattern, offset, len);
-            if let Err(error) = write_all_at(file, buffer.bytes(), offset, &mut progress.bytes) {
+            if let Err(error) = write_all_at(&file, buffer.bytes(), offset, &mut progress.bytes) {
                 progress.error = Some(error);
                 break;
             }
@@ -302,12 +334,12 @@ impl<'a> Workload<'a> {
         Ok(progress)
     }
 
-    fn aio_write(&mut self, write: &Write) -> Call<i64> {
+    fn aio_write(&self, write: &Write) -> Call<i64> {
         let pattern = Pattern::new(&write.pattern);
         let buffers: Vec<_> =
             write.calls().into_iter().map(|(offset, len)| (offset, Aligned::filled(&pattern, offset, len))).collect();
         let pieces: Vec<_> = buffers.iter().map(|(offset, buffer)| (*offset, buffer.bytes())).collect();
-        aio::write(self.file(&write.path, write.direct)?, &pieces)
+        aio::write(&*self.file(&write.path, write.direct)?, &pieces)
     }
 
     fn bytes(&self, pattern: &str, offset: u64, len: u64) -> Aligned {
@@ -315,14 +347,8 @@ impl<'a> Workload<'a> {
     }
 
     /// What could be read, and the error that stopped it.
-    fn read(&mut self, path: &str, offset: u64, len: Option<u64>, direct: bool) -> Call<(Vec<u8>, Option<Errno>)> {
-        let once;
-        let file = if direct {
-            self.file(path, true)?
-        } else {
-            once = self.file_or_folder(path)?;
-            &once
-        };
+    fn read(&self, path: &str, offset: u64, len: Option<u64>, direct: bool) -> Call<(Vec<u8>, Option<Errno>)> {
+        let file = if direct { self.file(path, true)? } else { self.file_or_folder(path)? };
         let rest = io(file.metadata())?.len().saturating_sub(offset);
         let wanted = len.unwrap_or(rest);
         if wanted > MAX_LEN_BYTES {
@@ -343,18 +369,18 @@ impl<'a> Workload<'a> {
     }
 
     fn read_back(&self, data: &Data) -> ReadBack {
-        let map = PatternMap::of(&data.bytes, data.offset, &self.patterns, self.block_bytes);
+        let map = PatternMap::of(&data.bytes, data.offset, &self.patterns, self.block_bytes.load(Ordering::Relaxed));
         ReadBack { fnv1a64: format!("{:016x}", fnv1a64(&data.bytes)), map }
     }
 
     fn inode(&self, action: &Action) -> Option<u64> {
         let path = action.path()?;
-        let open = self.open.get(&(path.to_owned(), false)).and_then(|file| file.metadata().ok());
+        let open = self.open.kept(path, false).and_then(|file| file.metadata().ok());
         open.or_else(|| fs::symlink_metadata(under(path)).ok()).map(|meta| meta.ino())
     }
 }
 
-fn under(path: &str) -> PathBuf {
+pub fn under(path: &str) -> PathBuf {
     Path::new(MOUNT_POINT).join(path)
 }
 

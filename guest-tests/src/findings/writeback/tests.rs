@@ -119,6 +119,16 @@ fn an_error_that_fsync_reports_is_reported_and_the_next_may_return_0() {
 }
 
 #[test]
+fn of_two_writers_fsyncs_at_once_either_may_report_and_one_must() {
+    for (first, second, expected) in [(0, -5, &[][..]), (-5, 0, &[]), (0, 0, &[ERROR_NOT_REPORTED])] {
+        let mut bodies = two_bios();
+        bodies.extend([answered(1), end_bio(1, 0), answered(2), end_bio(2, -5), begins(3), begins(4)]);
+        bodies.extend([result(4, second), result(3, first), begins(5), result(5, 0)]);
+        assert_eq!(ids(&found(bodies, &[2])), expected, "{first} {second}");
+    }
+}
+
+#[test]
 fn an_error_in_the_background_is_owed_to_the_next_fsync_even_if_the_guest_saw_none() {
     let mut bodies = two_bios();
     bodies.extend([answered(1), end_bio(1, 0), answered(2), end_bio(2, 0), begins(4), result(4, 0)]);
