@@ -25,7 +25,7 @@ use workload::Shrink;
 
 /// Which generator this is. It is raised whenever any seed gives another scenario than before, so that a seed of an older night is not
 /// taken for the same thing.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The scenario of a seed: a whole scenario.json. [`text`] is how it is written down.
 pub fn scenario(seed: Seed) -> Value {
@@ -35,7 +35,7 @@ pub fn scenario(seed: Seed) -> Value {
     let shrink = shrink(&mut streams.named("size"), &shape);
     let logical_bytes = shape.device.logical_block_bytes.unwrap_or(512).into();
     let trims = shape.device.discard != Some(false);
-    let workload = workload::draw(&mut streams.named("workload"), &filesystem, logical_bytes, trims, shrink);
+    let workload = workload::draw(&mut streams, &filesystem, logical_bytes, trims, shrink);
     let faults = faults::draw(&mut streams, &shape, &filesystem, &workload.names, shrink);
     json!({
         "scenario": 1,

@@ -122,6 +122,31 @@ fn each_seed_switches_classes_on_and_off() {
     assert!((MANY.len() / 20..MANY.len() / 4).contains(&lying), "{lying}");
 }
 
+/// On one file and on several, two writers and more, on one CPU and on two.
+#[test]
+fn every_fifth_workload_has_several_writers_at_once_in_one_place() {
+    let mut seen = BTreeMap::<String, usize>::new();
+    for scenario in MANY.iter() {
+        let ops = scenario["workload"].as_array().expect("a workload is a list");
+        let stretches: Vec<&[Value]> =
+            ops.split(|op| op.get("writer").is_none()).filter(|stretch| !stretch.is_empty()).collect();
+        let Some(stretch) = stretches.first() else { continue };
+        assert_eq!(stretches.len(), 1);
+        let writers: BTreeSet<u64> = stretch.iter().filter_map(|op| op["writer"].as_u64()).collect();
+        assert!(writers.len() > 1, "{stretch:?}");
+        let files = words(stretch.iter().map(|op| &op["path"])).len();
+        let vcpus = scenario["guest"]["vcpus"].as_u64().unwrap_or(1);
+        for word in
+            ["all".to_owned(), format!("{} writers", writers.len()), format!("{vcpus} vcpus"), format!("{files} files")]
+        {
+            *seen.entry(word).or_default() += 1;
+        }
+    }
+    assert!((MANY.len() / 6..MANY.len() / 4).contains(&seen["all"]), "{seen:?}");
+    let often = ["2 writers", "3 writers", "4 writers", "1 vcpus", "2 vcpus", "1 files", "2 files"];
+    assert!(often.iter().all(|word| seen.get(*word).is_some_and(|&count| count > 20)), "{seen:?}");
+}
+
 #[test]
 fn a_night_has_every_kernel_about_as_often() {
     let of = |series: &str| (0..1_000).filter(|boot| shape(*boot).kernel == series).count();

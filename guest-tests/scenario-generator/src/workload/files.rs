@@ -33,12 +33,17 @@ pub struct Files {
     files: Vec<State>,
     folders: Vec<String>,
     patterns: u32,
+    /// What a pattern's name begins with.
+    prefix: &'static str,
+    /// Every operation is on this one.
+    only: Option<File>,
 }
 
 impl Files {
     /// None yet.
     pub fn new(block_bytes: u64, logical_bytes: u64) -> Files {
-        Files { ops: Vec::new(), block_bytes, logical_bytes, files: Vec::new(), folders: Vec::new(), patterns: 0 }
+        let (files, folders) = (Vec::new(), Vec::new());
+        Files { ops: Vec::new(), block_bytes, logical_bytes, files, folders, patterns: 0, prefix: "p", only: None }
     }
 
     /// Adds an operation that changes nothing here.
@@ -61,8 +66,28 @@ impl Files {
         self.files.iter().map(|file| file.name.clone()).collect()
     }
 
+    /// From here on every operation is on this one; none: on any.
+    pub fn work_on(&mut self, only: Option<File>) {
+        self.only = only;
+    }
+
+    /// Patterns have names of their own meanwhile, so that those that come later are named as without them.
+    pub fn named_apart(&mut self, draw: impl FnOnce(&mut Files)) {
+        let before = (std::mem::replace(&mut self.patterns, 0), std::mem::replace(&mut self.prefix, "w"));
+        draw(self);
+        (self.patterns, self.prefix) = before;
+    }
+
+    /// The file is at least so long, and nobody counts on more.
+    pub fn forget_growth(&mut self, file: File, bytes: u64) {
+        self.files[file.0].bytes = bytes;
+    }
+
     /// One that is there; made if there is none.
     pub fn any(&mut self, stream: &mut Stream) -> File {
+        if let Some(only) = self.only {
+            return only;
+        }
         match &self.present()[..] {
             [] => self.create(),
             present => stream.pick(present),
@@ -74,7 +99,8 @@ impl Files {
         self.files[file.0].bytes
     }
 
-    fn name(&self, file: File) -> &str {
+    /// Its name.
+    pub fn name(&self, file: File) -> &str {
         &self.files[file.0].name
     }
 
@@ -177,7 +203,7 @@ impl Files {
     /// The next pattern's name, as no other write has it.
     fn pattern(&mut self) -> String {
         self.patterns += 1;
-        format!("p{}", self.patterns)
+        format!("{}{}", self.prefix, self.patterns)
     }
 
     /// A write, with more keys.

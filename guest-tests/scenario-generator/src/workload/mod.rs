@@ -1,15 +1,16 @@
 //! What the guest does: files are made ready, worked on, and read back from the disk.
 //!
 //! Every workload has the same three parts, told apart by marks, so that a rule can wait for the part it is about: `start` (the files are
-//! made), `work` (and in the middle of it `mid`), `verify` (all is synced, the caches are dropped, every file is read). What a faulty disk
+//! made), `work` (and in the middle of it `mid`; in every fifth, somewhere, several writers at once), `verify` (all is synced, the caches are dropped, every file is read). What a faulty disk
 //! left shows in the last part at the latest.
 //!
 //! The draw keeps a model of sizes and names as they are if every operation succeeds, so that without faults every one does.
 
 mod files;
 mod kinds;
+mod together;
 
-use crate::draw::Stream;
+use crate::draw::{Stream, Streams};
 use crate::filesystem::Filesystem;
 use files::Files;
 use kinds::Kind;
@@ -34,12 +35,14 @@ pub struct Shrink {
 
 /// Draws a workload on this file system, on a disk that knows discards or not.
 pub fn draw(
-    stream: &mut Stream,
+    streams: &mut Streams,
     filesystem: &Filesystem,
     logical_bytes: u64,
     trims: bool,
     shrink: Option<Shrink>,
 ) -> Workload {
+    let stream = &mut streams.named("workload");
+    let beside = &mut streams.named("writers");
     let kinds = Kind::switched_on(stream, trims);
     let mut files = Files::new(filesystem.block_bytes, logical_bytes);
     files.op(json!({"op": "mark", "name": "start"}));
@@ -47,10 +50,14 @@ pub fn draw(
     files.op(json!({"op": "mark", "name": "work"}));
     let count = stream.weighted(&[(4, 4), (4, 6), (2, 9), (1, 14)]);
     let middle = stream.below(count);
+    let stretch = together::place(beside, count);
     for nth in 0..count {
         if nth == middle {
             files.op(json!({"op": "mark", "name": "mid"}));
             shrink.iter().for_each(|shrink| resize(&mut files, "small", shrink.small_sectors));
+        }
+        if stretch == Some(nth) {
+            together::draw(beside, &mut files);
         }
         let kind = stream.weighted(&kinds);
         kind.draw(stream, &mut files);
