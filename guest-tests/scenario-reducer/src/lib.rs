@@ -14,6 +14,7 @@ mod search;
 mod shape;
 mod tidy;
 mod workload;
+mod writers;
 
 #[cfg(test)]
 mod tests;

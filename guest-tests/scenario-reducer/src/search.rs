@@ -91,6 +91,7 @@ impl<O: Oracle> Search<'_, O> {
             if self.rounds == 0 {
                 self.fire_always()?;
             }
+            self.fewer_writers()?;
             self.fewer_operations()?;
             self.explicit_hits()?;
             self.narrower_matches()?;

@@ -68,6 +68,64 @@ fn hits_of(oracle: &mut Planted, scenario: &Value) -> Hits {
     hits
 }
 
+/// `scenario` with these writers for its operations; 0: none.
+fn with_writers(writers: &[u64]) -> Value {
+    let mut scenario = scenario(1, writers.len());
+    for (op, writer) in scenario["workload"].as_array_mut().expect("a list").iter_mut().zip(writers) {
+        if *writer > 0 {
+            op["writer"] = json!(writer);
+        }
+    }
+    scenario
+}
+
+/// Fails if two writers are at work, and if these are there.
+struct TwoAtOnce(Planted);
+
+impl Oracle for TwoAtOnce {
+    type Stop = &'static str;
+
+    fn is_valid(&mut self, scenario: &Value) -> bool {
+        self.0.is_valid(scenario)
+    }
+
+    fn fails(&mut self, scenario: &Value) -> Result<Option<Hits>, &'static str> {
+        let ops = scenario["workload"].as_array().expect("a list");
+        let beside = writers::stretches(ops).into_iter().any(|stretch| writers::of(&ops[stretch]).len() > 1);
+        Ok(self.0.fails(scenario)?.filter(|_| beside))
+    }
+}
+
+#[test]
+fn writers_that_do_not_matter_go_and_what_needs_two_keeps_two() {
+    let start = with_writers(&[0, 1, 1, 2, 2, 3, 0]);
+    let mut oracle = TwoAtOnce(Planted::new(&["r0"], &["f2", "f3"]));
+    let hits = hits_of(&mut oracle.0, &start);
+    let reduced = reduce(start, hits, &mut oracle, 100);
+    let ops = reduced.scenario["workload"].as_array().expect("a list");
+    let left: Vec<(&str, u64)> =
+        ops.iter().map(|op| (op["path"].as_str().unwrap_or("?"), op["writer"].as_u64().unwrap_or(0))).collect();
+    assert_eq!(left, [("f2", 1), ("f3", 2)]);
+}
+
+#[test]
+fn what_shows_in_a_sequence_as_well_becomes_one() {
+    let start = with_writers(&[0, 1, 1, 2, 0]);
+    let mut oracle = Planted::new(&["r0"], &["f1", "f3"]);
+    let hits = hits_of(&mut oracle, &start);
+    let reduced = reduce(start, hits, &mut oracle, 100);
+    let ops = reduced.scenario["workload"].as_array().expect("a list");
+    assert!(ops.len() == 2 && ops.iter().all(|op| op.get("writer").is_none()), "{ops:?}");
+}
+
+#[test]
+fn a_writer_with_nobody_beside_it_is_none() {
+    let alone = crate::tidy::tidy(with_writers(&[0, 2, 2, 0, 1, 2]));
+    let writers: Vec<Option<u64>> =
+        alone["workload"].as_array().expect("a list").iter().map(|op| op["writer"].as_u64()).collect();
+    assert_eq!(writers, [None, None, None, None, Some(1), Some(2)]);
+}
+
 #[test]
 fn twelve_rules_of_which_two_matter_become_two() {
     let start = scenario(12, 9);

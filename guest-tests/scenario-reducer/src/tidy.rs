@@ -1,7 +1,9 @@
-//! What follows from leaving something out: marks that nobody sets, states that nobody asks for, empty lists.
+//! What follows from leaving something out: marks that nobody sets, states that nobody asks for, writers with nobody beside them, empty
+//! lists.
 //!
 //! None of this needs a run of its own.
 
+use crate::writers;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -28,6 +30,13 @@ pub fn script(scenario: &mut Value) -> Option<&mut Map<String, Value>> {
 /// See the module.
 pub fn tidy(mut scenario: Value) -> Value {
     let marks = marks(&scenario);
+    if let Some(ops) = scenario.get_mut("workload").and_then(Value::as_array_mut) {
+        for stretch in writers::stretches(ops) {
+            if writers::of(&ops[stretch.clone()]).len() == 1 {
+                writers::in_sequence(&mut ops[stretch]);
+            }
+        }
+    }
     if let Some(script) = script(&mut scenario) {
         for rule in script.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten() {
             forget_marks(rule, &marks);

@@ -55,7 +55,11 @@ fn sync_to_fsync(ops: &mut [Value], errno: Option<&str>) {
         if op["op"] == "sync"
             && let Some(path) = &written
         {
+            let writer = op.get("writer").cloned();
             *op = json!({ "op": "fsync", "path": path });
+            if let Some(writer) = writer {
+                op["writer"] = writer;
+            }
             if let Some(errno) = errno {
                 op["errno"] = json!(errno);
             }
