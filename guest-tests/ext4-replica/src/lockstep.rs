@@ -522,17 +522,18 @@ impl Lockstep {
         if self.ops.contains_key(&op) {
             return Err(about_op(op, MisfitKind::OpBegunTwice { op }));
         }
-        let beside = self.told_beside(kind);
+        let beside = self.told_beside(task, kind);
         let doubt = self.path.journal_aborted.then(|| JOURNAL_ABORTED.to_owned()).or(beside);
         self.ops.insert(op, Op { task, kind, doubt });
         Ok(())
     }
 
     /// Two writers' fsyncs of one file ask one descriptor, and which of them asked first nobody says: what one is told, the other is not.
-    fn told_beside(&mut self, kind: OpKind) -> Option<String> {
+    fn told_beside(&mut self, task: TaskId, kind: OpKind) -> Option<String> {
         let OpKind::Fsync { ino } = kind else { return None };
         let mut beside = None;
-        for other in self.ops.values_mut().filter(|other| other.kind == OpKind::Fsync { ino }) {
+        let beside_it = |other: &&mut Op| other.task != task && other.kind == OpKind::Fsync { ino };
+        for other in self.ops.values_mut().filter(beside_it) {
             other.doubt.get_or_insert_with(|| TOLD_BESIDE.to_owned());
             beside = Some(TOLD_BESIDE.to_owned());
         }
