@@ -83,12 +83,27 @@ pub fn look(
     } else if turn == 0 && triage.needed == Some(Needed::Alone) {
         triage.shrunk = make_smaller(line, group, folder, common)?;
     }
+    if triage.needed == Some(Needed::Predecessors)
+        && let (Some(seed), Some(first)) = (work.unit.seed(), line.after.first())
+    {
+        line.repro = with_predecessors(seed, *first, &group.kernel);
+    }
     if let Some(shrunk) = &triage.shrunk {
         let repro = common.night.join(&shrunk.folder).join("repro.sh");
         line.repro = crate::show::quote(&repro.display().to_string());
     }
     line.triage = Some(triage);
     Ok(())
+}
+
+/// Alone it would not show.
+fn with_predecessors(seed: Seed, first: u32, kernel: &str) -> String {
+    let Seed { boot, index } = seed;
+    let seeds = format!("{boot}.{first}..{boot}.{}", index + 1);
+    let kernel = crate::show::quote(kernel);
+    format!(
+        "guest-tests nightly --seeds {seeds} --jobs 1 --kernel {kernel} --no-standing --no-old --shrink-minutes 0 --out again"
+    )
 }
 
 /// Nobody looked.
@@ -145,4 +160,15 @@ fn told_as_kept(report: shrink::Report, folder: &Path, kept: &Path) -> Result<sh
     let path = folder.join("shrunk/shrunk.json");
     std::fs::write(&path, text).at("write", &path)?;
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_its_predecessors_is_shown_again_behind_them() {
+        let command = with_predecessors(Seed { boot: 3, index: 4 }, 1, "6.1");
+        assert!(command.starts_with("guest-tests nightly --seeds 3.1..3.5 --jobs 1 --kernel 6.1 "), "{command}");
+    }
 }
