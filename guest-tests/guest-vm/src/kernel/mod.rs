@@ -28,7 +28,8 @@ pub enum KernelSpec {
     Series(String),
     /// A stock kernel by exact release (`6.1.0-56-cloud-amd64`), or a pinned one by its package's version (`6.1.192-2`).
     Release(String),
-    /// A bzImage, a vmlinux, a .deb, or a folder that holds an unpacked package or a build tree.
+    /// A bzImage, a vmlinux, a .deb, or a folder that holds an unpacked package or a build tree. One that is named like a
+    /// series or a pinned version needs a `/`: `./6.1`.
     Path(PathBuf),
 }
 
@@ -36,18 +37,29 @@ impl std::str::FromStr for KernelSpec {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
+        KernelSpec::read(text, |path| path.exists())
+    }
+}
+
+impl KernelSpec {
+    /// What lies in the current folder does not matter to a series or a pinned version: a night in a folder `6.1` must not turn
+    /// `--kernel 6.1` into that folder.
+    fn read(text: &str, exists: impl Fn(&Path) -> bool) -> Result<Self, Error> {
         let number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
-        if text.contains('/') || Path::new(text).exists() {
-            return Ok(KernelSpec::Path(text.into()));
+        let path = || Ok(KernelSpec::Path(text.into()));
+        match text {
+            _ if text.contains('/') => path(),
+            _ if text.split_once('.').is_some_and(|(major, minor)| number(major) && number(minor)) => {
+                Ok(KernelSpec::Series(text.into()))
+            }
+            _ if is_pinned(text) => Ok(KernelSpec::Release(text.into())),
+            _ if exists(Path::new(text)) => path(),
+            _ if text.starts_with(|c: char| c.is_ascii_digit()) => Ok(KernelSpec::Release(text.into())),
+            _ => {
+                let why = "it is neither a series (6.1), nor a release (6.1.0-56-cloud-amd64), nor a pinned version (6.1.192-2), nor a path that exists";
+                Err(Error::NoKernel { spec: text.into(), why: why.into() })
+            }
         }
-        if text.split_once('.').is_some_and(|(major, minor)| number(major) && number(minor)) {
-            return Ok(KernelSpec::Series(text.into()));
-        }
-        if text.starts_with(|c: char| c.is_ascii_digit()) {
-            return Ok(KernelSpec::Release(text.into()));
-        }
-        let why = "it is neither a series (6.1), nor a release (6.1.0-56-cloud-amd64), nor a pinned version (6.1.192-2), nor a path that exists";
-        Err(Error::NoKernel { spec: text.into(), why: why.into() })
     }
 }
 
@@ -180,6 +192,10 @@ fn pin_of<'a>(row: &'a Series, spec: &KernelSpec) -> Option<&'a Pin> {
     row.pin.iter().find(|pin| pin.version == *wanted)
 }
 
+fn is_pinned(version: &str) -> bool {
+    table().iter().flat_map(|row| &row.pin).any(|pin| pin.version == version)
+}
+
 /// Makes a [`Kernel`] of what lies in `folder`; what has to be unpacked goes there too.
 fn describe(source: &Path, folder: &Path, spec: &KernelSpec) -> Result<Kernel, Error> {
     let found = find_image(source, spec)?;
@@ -265,6 +281,16 @@ mod tests {
         assert_eq!(spec("6.1.0-56-cloud-amd64"), KernelSpec::Release("6.1.0-56-cloud-amd64".into()));
         assert_eq!(spec("./bzImage"), KernelSpec::Path("./bzImage".into()));
         assert!("newest".parse::<KernelSpec>().is_err());
+    }
+
+    #[test]
+    fn a_folder_named_like_a_series_or_a_pin_is_meant_only_with_a_slash() {
+        let all_there = |text: &str| KernelSpec::read(text, |_| true).unwrap();
+        assert_eq!(all_there("6.1"), KernelSpec::Series("6.1".into()));
+        assert_eq!(all_there("6.1.192-2"), KernelSpec::Release("6.1.192-2".into()));
+        for path in ["./6.1", "nights/6.1", "linux", "6.1.0-own"] {
+            assert_eq!(all_there(path), KernelSpec::Path(path.into()));
+        }
     }
 
     #[test]
