@@ -1,12 +1,13 @@
 //! From a `guest.raw` to entries: reads the pages, merges the CPUs, and hands the events on.
 
 use crate::container::{self, Contents};
+use crate::contexts::{self, in_interrupt};
 use crate::entries::Maker;
 use crate::error::DecodeError;
 use crate::format::{PageLayout, RecordLayout, Value};
 use crate::losses::{Losses, LostPages};
 use crate::page::{self, Missed, Record};
-use crate::typed::{Event, Formats, Problem, in_interrupt};
+use crate::typed::{Event, Formats, Problem};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use writeback_events::{Entry, Errno, OpId};
@@ -109,7 +110,8 @@ pub fn decode(raw: &[u8]) -> Result<Decoded, DecodeError> {
     let typed = |cpu: u16, record: &Record| formats.typed(cpu, record);
     let streams = read_pages(&contents, &mut losses, typed)?;
     let cpus = streams.len();
-    let events = merge(streams, &mut losses, |event: &Event| event.seq);
+    let mut events = merge(streams, &mut losses, |event: &Event| event.seq);
+    contexts::settle(&mut events);
     losses.no_events = events.is_empty();
     losses.compare_with_stats(&contents, |cpu| events.iter().filter(|event| event.cpu == cpu).count());
     let mut maker = Maker::new(&events, &formats, &contents.header);
@@ -153,7 +155,7 @@ pub fn ring_events(raw: &[u8]) -> Result<Vec<RingEvent>, DecodeError> {
         let fields = format.values(record.bytes).into_iter().map(|(name, value)| (name, show(value))).collect();
         let event = format.event.clone();
         let interrupt = in_interrupt(flags);
-        Ok(RingEvent { seq: record.seq, cpu, task, flags: flags as u8, interrupt, event, fields })
+        Ok(RingEvent { seq: record.seq, cpu, task, flags, interrupt, event, fields })
     })?;
     Ok(merge(streams, &mut losses, |event: &RingEvent| event.seq))
 }

@@ -16,6 +16,7 @@
 
 mod btf;
 pub mod container;
+mod contexts;
 mod decode;
 mod entries;
 mod error;

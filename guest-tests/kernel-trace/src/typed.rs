@@ -3,6 +3,7 @@
 //! Every event a plan can enable has its variant here; any other is an error, for it might be one that matters.
 
 use crate::container::Header;
+use crate::contexts::in_interrupt;
 use crate::error::DecodeError;
 use crate::format::Format;
 use crate::page::Record;
@@ -11,13 +12,13 @@ use std::collections::BTreeMap;
 use writeback_events::PutBy;
 
 /// `common_flags`: interrupts were off.
-const IRQS_OFF: i128 = 0x01;
+pub(crate) const IRQS_OFF: u8 = 0x01;
 /// `common_flags`: within a hard interrupt.
-const HARDIRQ: i128 = 0x08;
+pub(crate) const HARDIRQ: u8 = 0x08;
 /// `common_flags`: serving a soft interrupt.
-const SOFTIRQ: i128 = 0x10;
+pub(crate) const SOFTIRQ: u8 = 0x10;
 /// `common_flags`: within an NMI, or what counts as one, such as a breakpoint.
-const NMI: i128 = 0x40;
+pub(crate) const NMI: u8 = 0x40;
 
 /// One event of the ring buffer, in the terms of the writeback path.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Event {
     pub seq: u64,
     pub cpu: u16,
     pub task: u32,
+    /// `common_flags`.
+    pub flags: u8,
     pub interrupt: bool,
     pub kind: Kind,
 }
@@ -201,12 +204,12 @@ impl<'a> Formats<'a> {
             .kind()
             .map_err(|why| Problem::Event(DecodeError::Event { event: format.event.clone(), seq: record.seq, why }))?;
         let (flags, task) = self.common(format, record.bytes);
-        Ok(Event { seq: record.seq, cpu, task, interrupt: in_interrupt(flags), kind })
+        Ok(Event { seq: record.seq, cpu, task, flags, interrupt: in_interrupt(flags), kind })
     }
 
-    pub(crate) fn common(&self, format: &Format, bytes: &[u8]) -> (i128, u32) {
+    pub(crate) fn common(&self, format: &Format, bytes: &[u8]) -> (u8, u32) {
         let number = |name| format.number(bytes, name).unwrap_or_default();
-        (number("common_flags"), number("common_pid") as u32)
+        (number("common_flags") as u8, number("common_pid") as u32)
     }
 }
 
@@ -214,15 +217,6 @@ impl<'a> Formats<'a> {
 pub(crate) enum Problem {
     UnknownType(u16),
     Event(DecodeError),
-}
-
-/// A breakpoint counts as NMI and hard interrupt itself; what it interrupted shows in the flags that are left: completions
-/// run under the driver's lock with interrupts off, or in a soft interrupt, and the task's own probes do neither.
-pub(crate) fn in_interrupt(flags: i128) -> bool {
-    if flags & NMI != 0 {
-        return flags & (SOFTIRQ | IRQS_OFF) != 0;
-    }
-    flags & (SOFTIRQ | HARDIRQ) != 0
 }
 
 struct Fields<'a> {
@@ -401,17 +395,15 @@ impl Fields<'_> {
 
 /// The operation in a text like `WS`, `FWFS` (a write with a flush before it), `FF` (a flush), `DS`, `N`.
 fn operation(rwbs: &str) -> char {
-    let mut letters = rwbs.chars();
-    let first = letters.next().unwrap_or('N');
-    match letters.next() {
-        Some(second) if first == 'F' && "RWDFNZ".contains(second) => second,
-        _ => first,
-    }
+    let behind_preflush = rwbs.strip_prefix('F').filter(|rest| rest.starts_with(|c| "RWDFNZ".contains(c)));
+    let text = behind_preflush.unwrap_or(rwbs);
+    // No data comes with these: zeroes to be written. Before 7.2 they had no letters of their own and were `N`.
+    if text.starts_with("WZ") { 'N' } else { text.chars().next().unwrap_or('N') }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{in_interrupt, operation};
+    use super::operation;
 
     #[test]
     fn the_operation_is_the_letter_behind_a_preflush() {
@@ -422,12 +414,11 @@ mod tests {
         }
     }
 
+    /// Seed 2.21 on 7.2: `write of 8 sectors never reached the device`, which had got it as write_zeroes.
     #[test]
-    fn a_breakpoint_in_a_task_is_no_interrupt_though_it_looks_like_one() {
-        assert!(!in_interrupt(0x48), "NMI and hard interrupt are the breakpoint's own");
-        assert!(in_interrupt(0x49), "interrupts were off: a hard interrupt under the driver's lock");
-        assert!(in_interrupt(0x58), "a soft interrupt");
-        assert!(in_interrupt(0x08), "a tracepoint in a hard interrupt");
-        assert!(!in_interrupt(0x01), "a tracepoint in a task with interrupts off");
+    fn zeroes_to_be_written_are_no_write_whatever_a_kernel_calls_them() {
+        for (rwbs, op) in [("WZS", 'N'), ("WZ", 'N'), ("FWZFS", 'N'), ("N", 'N'), ("NS", 'N'), ("WSM", 'W')] {
+            assert_eq!(operation(rwbs), op, "{rwbs}");
+        }
     }
 }
