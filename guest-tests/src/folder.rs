@@ -33,6 +33,8 @@ pub const REPLICA: &str = "replica.jsonl";
 pub const VERDICT: &str = "verdict.json";
 /// The guest kernel's console.
 pub const CONSOLE: &str = "console.log";
+/// What the guest's kernel said after the scenario before this one, in the same boot, was over: not this one's, and not judged here.
+pub const BEFORE: &str = "before.log";
 /// What QEMU said.
 pub const QEMU_LOG: &str = "qemu.log";
 /// The page for people.
@@ -77,6 +79,7 @@ const ALL: &[&str] = &[
     REPLICA,
     VERDICT,
     CONSOLE,
+    BEFORE,
     QEMU_LOG,
     REPORT,
     PERFETTO,

@@ -4,6 +4,7 @@
 //! when it is told that everything has arrived.
 
 use crate::failure::{At, Failure};
+use crate::findings;
 use crate::folder::{self, RunFolder};
 use crate::host::GuestEnd;
 use crate::patient::{Patient, Reason, Stop};
@@ -152,10 +153,16 @@ impl<S: Surroundings + 'static> Talk<S> {
         Ok(())
     }
 
-    /// From here on, what is heard goes into this folder.
-    pub fn turn_to(&mut self, run: &Path) -> Result<(), Failure> {
-        self.ears.borrow_mut().heard = Heard::new(run, &self.trace)?;
+    /// From here on, what is heard goes into this folder. `console`: what came on the console since the folder before.
+    pub fn turn_to(&mut self, run: &Path, console: &str) -> Result<(), Failure> {
+        let before = Some(console.lines().map(str::to_owned).collect());
+        self.ears.borrow_mut().heard = Heard { before, ..Heard::new(run, &self.trace)? };
         Ok(())
+    }
+
+    /// A complaint of the kernel's from between the scenario before and this one.
+    pub fn complaint_before(&self) -> Option<String> {
+        self.ears.borrow().heard.complaint_before.clone()
     }
 
     /// Has the guest do a job, traced if it can be.
@@ -255,6 +262,9 @@ struct Heard {
     op_begun: Option<(u32, String)>,
     mount_errors: Vec<String>,
     unmounted: bool,
+    /// Lines of the kernel's that belong to what came before this job; none: it has begun.
+    before: Option<Vec<String>>,
+    complaint_before: Option<String>,
 }
 
 impl Heard {
@@ -269,12 +279,23 @@ impl Heard {
             op_begun: None,
             mount_errors: Vec::new(),
             unmounted: false,
+            before: None,
+            complaint_before: None,
         })
     }
 
     /// A `remount` took the file system off and could not put it back (its result is in `ops`): nothing is left to unmount.
     fn is_off(&self) -> bool {
         self.ops.iter().rev().find(|op| op.op == "remount").is_some_and(|op| op.errno.is_some())
+    }
+
+    /// The job begins: what the kernel said until now is laid aside.
+    fn begins(&mut self) -> Result<(), Failure> {
+        let Some(before) = self.before.take().filter(|before| !before.is_empty()) else { return Ok(()) };
+        let text = before.join("\n") + "\n";
+        self.complaint_before = findings::complaints(&text, false).first().map(|line| (*line).to_owned());
+        let file = self.run.join(folder::BEFORE);
+        std::fs::write(&file, text).at("write", file)
     }
 
     fn write_log(&mut self, line: &str) -> Result<(), Failure> {
@@ -307,6 +328,9 @@ impl Ears {
     }
 
     fn hear<S: Surroundings>(&mut self, message: &FromGuest, surroundings: &RefCell<S>) -> Result<(), Failure> {
+        if matches!(message, FromGuest::Disk { .. }) {
+            self.heard.begins()?;
+        }
         self.write_log(message)?;
         match message {
             FromGuest::Hello(hello) => self.hello = Some(hello.clone()),
@@ -341,7 +365,12 @@ impl Ears {
         let line = match message {
             FromGuest::Log(log) => {
                 let seconds = log.time_us as f64 / 1e6;
-                format!("[{seconds:12.6}] {}", log.text)
+                let line = format!("[{seconds:12.6}] {}", log.text);
+                if let Some(before) = &mut self.heard.before {
+                    before.push(line);
+                    return Ok(());
+                }
+                line
             }
             FromGuest::Symbols { .. } | FromGuest::Formats { .. } | FromGuest::Tracing(_) | FromGuest::Done(_) => {
                 return Ok(());
@@ -387,6 +416,10 @@ impl Ears {
 
     fn told(&mut self, result: Result<(), Ended>, stop: Option<Stop>) -> Result<Told, Failure> {
         let heard = &mut self.heard;
+        // A guest that never came so far: it is this job's folder that tells of it.
+        for line in heard.before.take().unwrap_or_default() {
+            heard.write_log(&line)?;
+        }
         if let Some(trace) = heard.trace.take() {
             trace.finish(None)?;
         }

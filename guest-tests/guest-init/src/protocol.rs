@@ -1,6 +1,7 @@
 //! The messages on the port `ctl`: one JSON object per line, in both directions.
 //!
-//! The guest speaks first ([`FromGuest::Hello`]). Log lines may come at any time; everything
+//! The guest speaks first ([`FromGuest::Hello`]). Log lines may come at any time (those before [`FromGuest::Disk`] of a later job are of the
+//! time before that job); everything
 //! else follows the order written at [`crate::job::Job`]. Nothing is sent twice, and the guest powers off
 //! only when told to: until then all it said has arrived.
 

@@ -196,7 +196,8 @@ impl Boot {
         let Some(mut talk) = self.talk.take() else {
             return Err(Failure::infrastructure("the guest of this boot is gone", "start another one"));
         };
-        talk.turn_to(folder.path())?;
+        let console = if self.scenarios > 1 { self.console.news()? } else { Vec::new() };
+        talk.turn_to(folder.path(), &String::from_utf8_lossy(&console))?;
         let put_in = put_in(&mut talk.surroundings(), &self.spec, scenario, seed, folder, phases);
         if let Err(failure) = put_in {
             if matches!(failure, Failure::BadInput(_)) {
@@ -210,10 +211,15 @@ impl Boot {
         let worked = talk.job(job).and_then(|()| talk.rest(&device));
         let at_rest = worked.as_ref().ok().copied();
         let told = talk.told(worked.map(drop));
+        let complaint = talk.complaint_before();
         let (told, disk_end, phases) = match (told, at_rest) {
             (Ok(told), Some(at_rest)) if told.end == GuestEnd::Done => self.goes_on(talk, scenario, told, at_rest)?,
             (told, _) => self.ends(talk, told)?,
         };
+        // What a kernel says at its start it says at every start.
+        if let Some(line) = complaint.filter(|_| self.scenarios > 1) {
+            self.broken.get_or_insert(Why::Complained(line));
+        }
         Ok((Told { not_traced: self.not_traced.clone(), ..told }, disk_end, phases))
     }
 

@@ -20,12 +20,17 @@ impl Growing {
 
     /// Copies what has come since the last time.
     pub fn pass_on(&mut self, to: &Path) -> Result<(), Failure> {
+        std::fs::write(to, self.news()?).at("write", to)
+    }
+
+    /// What has come since the last time.
+    pub fn news(&mut self) -> Result<Vec<u8>, Failure> {
         let mut news = Vec::new();
         let mut file = File::open(&self.path).at("open", &self.path)?;
         file.seek(SeekFrom::Start(self.seen_bytes)).at("read", &self.path)?;
         let bytes = file.read_to_end(&mut news).at("read", &self.path)?;
         self.seen_bytes += bytes as u64;
-        std::fs::write(to, news).at("write", to)
+        Ok(news)
     }
 }
 

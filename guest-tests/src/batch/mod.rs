@@ -38,6 +38,8 @@ pub enum Why {
         /// Now.
         now: u64,
     },
+    /// Its kernel has complained while no scenario ran.
+    Complained(String),
     /// A file system is left mounted, or the kernel still holds it.
     Held,
     /// The script has left the front-end: what the guest's driver made of that stays.
@@ -54,6 +56,9 @@ impl fmt::Display for Why {
             Why::Gone(why) => write!(f, "the guest is gone: {why}"),
             Why::Tainted { before, now } => {
                 write!(f, "the guest's kernel has complained: its taint flags went from {before} to {now}")
+            }
+            Why::Complained(line) => {
+                write!(f, "the guest's kernel has complained between two scenarios: {line}")
             }
             Why::Held => f.write_str("the guest's kernel still holds the file system of the last scenario"),
             Why::FrontEndLeft => f.write_str("the script disconnected the disk"),

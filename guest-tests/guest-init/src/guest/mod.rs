@@ -67,6 +67,8 @@ fn serve(ctl: &mut Ctl, log: &Arc<KernelLog>) -> Outcome<()> {
             ToGuest::Symbols { names } => ctl.send(&symbols::find(&names)?)?,
             ToGuest::Formats { events } => ctl.send(&tracing::formats(&events))?,
             ToGuest::Job(job) => {
+                // What the kernel has said since the last job is not this one's, and is heard before it begins.
+                log.drain();
                 let statistics = work(ctl, &job, &mut probes)?;
                 log.drain();
                 ctl.send(&FromGuest::Done(statistics))?;
