@@ -2,12 +2,14 @@
 //!
 //! One typed line per event. A record without its trailer was cut short, and nothing may be judged from it.
 
-use crate::differ;
+use crate::differ::{self, Untrue};
+use crate::ops::OpLine;
 use fault_injection::event::Outcome;
 use fault_injection::{EventRecord, Happened, Op, Record};
+use guest_init::job::Action;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use writeback_events::{BlockOp, RequestStatus};
+use writeback_events::{BlockOp, OpId, RequestStatus};
 
 /// What a device's record holds.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +22,20 @@ pub struct DeviceRecord {
     pub queues: u16,
     /// Numbers of events that are missing between others.
     pub gaps: u64,
+    /// Changes of the disk's size, in order.
+    pub resizes: Vec<Resize>,
+    marks: usize,
+}
+
+/// A change of the disk's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resize {
+    /// Sectors from then on.
+    pub sectors: u64,
+    /// `seq` of the first request that met it.
+    pub seq: u64,
+    /// Marks that had been set by then.
+    pub marks: usize,
 }
 
 /// One request.
@@ -106,6 +122,11 @@ enum Line {
         host_error: bool,
         t_ns: u64,
     },
+    Mark {},
+    Resize {
+        seq: u64,
+        capacity_sectors: u64,
+    },
     Trailer(Trailer),
     #[serde(other)]
     Other,
@@ -143,6 +164,10 @@ pub fn read(text: &str) -> Result<DeviceRecord, String> {
                     record.requests[at].answer = Some(Answer { order: answered, status, at_ns: t_ns, host_error });
                     answered += 1;
                 }
+            }
+            Line::Mark {} => record.marks += 1,
+            Line::Resize { seq, capacity_sectors: sectors } => {
+                record.resizes.push(Resize { sectors, seq, marks: record.marks });
             }
             Line::Trailer(trailer) => record.trailer = Some(trailer).filter(|trailer| trailer.complete),
             Line::Issue { .. } | Line::Other => {}
@@ -189,7 +214,46 @@ pub fn for_differ(request: &Request) -> differ::DeviceRequest {
             2 => RequestStatus::Unsupp,
             other => RequestStatus::Other(other),
         }),
+        untrue: None,
     }
+}
+
+/// All that the guest's block layer traces, in the differ's words, with what the decisions say of lies. `goes_on`: the guest goes on
+/// behind a power cut, and is not told of it.
+pub fn all_for_differ(
+    device: &DeviceRecord,
+    decisions: Option<&Decisions>,
+    goes_on: bool,
+) -> Vec<differ::DeviceRequest> {
+    let untrue = decisions.map(|decisions| decisions.untrue(goes_on)).unwrap_or_default();
+    let one = |request: &Request| {
+        let untrue = untrue.get(&request.seq).copied();
+        differ::DeviceRequest { untrue, ..for_differ(request) }
+    };
+    device.traced().into_iter().map(one).collect()
+}
+
+/// Changes of the disk's size, in the differ's words. The k-th mark is the k-th that the workload sets.
+pub fn resized(device: &DeviceRecord, ops: &[OpLine]) -> Vec<differ::Resized> {
+    let traced = device.traced();
+    let marks: Vec<OpId> = ops
+        .iter()
+        .filter(|line| matches!(line.args.action, Action::Mark { .. }))
+        .map(|line| OpId(line.index))
+        .collect();
+    let mut to_come = ops.iter();
+    let mut seen = |wanted: u64| {
+        let waits = |line: &&OpLine| matches!(line.args.action, Action::AwaitCapacity { sectors } if sectors == wanted);
+        let came = |line: &&OpLine| line.result.as_ref().is_some_and(|result| result.errno.is_none());
+        to_come.find(waits).filter(came).map(|line| OpId(line.index))
+    };
+    let one = |resize: &Resize| differ::Resized {
+        sectors: resize.sectors,
+        before: traced.iter().position(|request| request.seq >= resize.seq).unwrap_or(traced.len()),
+        behind: resize.marks.checked_sub(1).and_then(|last| marks.get(last).copied()),
+        seen: seen(resize.sectors),
+    };
+    device.resizes.iter().map(one).collect()
 }
 
 /// What decisions.jsonl holds.
@@ -204,6 +268,21 @@ pub struct Decisions {
 }
 
 impl Decisions {
+    /// What lies have made untrue, by `seq` of the request that was answered with one.
+    fn untrue(&self, goes_on: bool) -> BTreeMap<u64, Untrue> {
+        let counts = |outcome: &Outcome| goes_on || !matches!(outcome, Outcome::PowerCut {});
+        let of_rule = self.records.iter().filter(|record| counts(&record.outcome));
+        let of_rule = of_rule.filter_map(|record| Some((record.seq, untrue(&record.outcome)?)));
+        let cut = |event: &&EventRecord| goes_on && matches!(event.event, Happened::PowerCut {});
+        let of_event = self.events.iter().filter(cut).map(|event| (event.seq, Untrue::Elsewhere));
+        let mut all = BTreeMap::new();
+        for (seq, untrue) in of_rule.chain(of_event) {
+            let worst = all.entry(seq).or_insert(untrue);
+            *worst = untrue.max(*worst);
+        }
+        all
+    }
+
     /// Where it holds another number of firings than the device counted; empty: it is whole.
     pub fn losses(&self, counted: &BTreeMap<String, u64>) -> Vec<String> {
         let held = |rule: &String| self.fired.get(rule).copied().unwrap_or(0);
@@ -212,6 +291,26 @@ impl Decisions {
             format!("decisions.jsonl holds {} firings of rule {rule}, the device counted {count}", held(rule))
         };
         differing.map(say).collect()
+    }
+}
+
+fn untrue(outcome: &Outcome) -> Option<Untrue> {
+    match outcome {
+        Outcome::Partial { status: 0, .. }
+        | Outcome::Torn { .. }
+        | Outcome::Lose {}
+        | Outcome::Corrupt { .. }
+        | Outcome::Stale { .. } => Some(Untrue::Itself),
+        Outcome::Misdirect { .. } | Outcome::PowerCut {} => Some(Untrue::Elsewhere),
+        Outcome::Partial { .. }
+        | Outcome::Error { .. }
+        | Outcome::Delay { .. }
+        | Outcome::Hold {}
+        | Outcome::Reorder { .. }
+        | Outcome::ReorderStarved { .. }
+        | Outcome::Split { .. }
+        | Outcome::Set(_)
+        | Outcome::Shadowed { .. } => None,
     }
 }
 
@@ -312,6 +411,37 @@ mod tests {
 {"seq":3,"rule":"r","match":1,"op":"write","sector":8,"sectors":8,"touch":1,"key":"address","outcome":{"reorder_starved":{"window":0,"order":[0]}}}
 "#;
         assert_eq!(read_decisions(text).unwrap().fired, [("r".to_owned(), 1)].into());
+    }
+
+    #[test]
+    fn a_resize_lies_behind_the_marks_before_it_and_is_seen_by_the_operation_that_waits_for_its_size() {
+        let text = format!(
+            "{RECORD}{}\n{}\n{}\n{END}\n",
+            r#"{"n":4,"ev":"mark","session":1,"name":"small","t_ns":21}"#,
+            r#"{"n":5,"ev":"resize","seq":2,"session":1,"capacity_sectors":64,"was_sectors":128,"by":"event","notified":true,"t_ns":22}"#,
+            r#"{"n":6,"ev":"issue","seq":2,"session":1,"queue":0,"op":"write","sector":8,"sectors":8,"inflight":0,"t_ns":30}"#,
+        );
+        let op = |index: u32, op: &str| -> OpLine {
+            let result = r#"{"returned":0,"errno":null,"inode":null,"elapsed_us":1}"#;
+            serde_json::from_str(&format!(r#"{{"index":{index},"args":{op},"result":{result}}}"#)).unwrap()
+        };
+        let waits = |index, sectors: u64| op(index, &format!(r#"{{"op":"await_capacity","sectors":{sectors}}}"#));
+        let ops = [op(3, r#"{"op":"mark","name":"small"}"#), waits(4, 32), waits(5, 64)];
+        let resized = resized(&read(&text).unwrap(), &ops);
+        let (behind, seen) = (Some(OpId(3)), Some(OpId(5)));
+        assert_eq!(resized, [differ::Resized { sectors: 64, before: 1, behind, seen }]);
+    }
+
+    #[test]
+    fn lies_make_their_own_requests_untrue_and_a_misdirected_one_others_too() {
+        let text = r#"{"decisions":1,"seed":0,"queues":1,"deterministic":true,"why":[],"rules":["r"]}
+{"seq":0,"rule":"r","match":1,"op":"write","sector":8,"sectors":8,"touch":1,"key":"address","outcome":{"lose":{}}}
+{"seq":1,"rule":"r","match":1,"op":"write","sector":8,"sectors":8,"touch":1,"key":"address","outcome":{"partial":{"status":1,"moved_bytes":0}}}
+{"seq":2,"rule":"cut","event":{"power_cut":{}}}
+"#;
+        let decisions = read_decisions(text).unwrap();
+        assert_eq!(decisions.untrue(false), [(0, Untrue::Itself)].into());
+        assert_eq!(decisions.untrue(true), [(0, Untrue::Itself), (2, Untrue::Elsewhere)].into());
     }
 
     #[test]

@@ -82,6 +82,16 @@ pub enum GuestEnd {
     },
 }
 
+impl GuestEnd {
+    /// It died or hung, and no script asked for that.
+    pub fn unasked(&self) -> bool {
+        match self {
+            GuestEnd::Done | GuestEnd::PowerCut { .. } => false,
+            GuestEnd::Died { .. } | GuestEnd::TimeLimit { .. } => true,
+        }
+    }
+}
+
 /// What `e2fsck -fn` said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct E2fsck {

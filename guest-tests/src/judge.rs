@@ -21,6 +21,7 @@ use crate::show::lockstep_of;
 use crate::verdict::{Check, Compared, Explained, Finding, Lockstep, Oracles, Outcome, TraceFacts, Verdict};
 use crate::{dialect, run};
 use ext4_replica::{Mutation, Setup};
+use fault_injection::Then;
 use guest_init::job::Action;
 use guest_init::pattern::Run;
 use kernel_trace::Decoded;
@@ -49,6 +50,13 @@ pub struct Recorded {
     pub end: Option<EndState>,
     /// What `crash-states` has found about the states of this run's power cuts; none: nobody has looked.
     pub crash_states: Option<Check>,
+}
+
+impl Recorded {
+    /// The kernel's complaints.
+    pub fn complaints(&self) -> Vec<&str> {
+        findings::complaints(&self.kernel_log, self.host.guest_end.unasked())
+    }
 }
 
 /// A verdict, and what it was made from.
@@ -190,10 +198,14 @@ fn compare_as(
     };
     let gaps = gaps(recorded, trace, device);
     let (Some(dialect), true) = (dialect, gaps.is_empty()) else { return Err(gaps.join("; ")) };
-    let requests: Vec<differ::DeviceRequest> = device.traced().into_iter().map(device_record::for_differ).collect();
+    let decisions = recorded.decisions.as_ref().ok();
+    let goes_on = recorded.scenario.script.power_cuts().contains(&Then::Disconnect);
+    let requests = device_record::all_for_differ(device, decisions, goes_on);
+    let resized = device_record::resized(device, &recorded.ops);
     let case = Case {
         entries: &trace.entries,
         device: &requests,
+        resized: &resized,
         queues: device.queues,
         cpus: trace.header.vcpus,
         setup: Setup { cpus: trace.header.vcpus, ..setup(&recorded.scenario, dialect, mutation) },
@@ -319,7 +331,7 @@ fn find(recorded: &Recorded, modelled: &Modelled, expected: &Expectation) -> Vec
         found.push(Finding::new(findings::FILE_SYSTEM_DAMAGED, format!("{step}: {said}")));
     }
     found.extend(recorded.host.left.iter().flat_map(findings::in_left));
-    let complaints = findings::complaints(&recorded.kernel_log);
+    let complaints = recorded.complaints();
     if let Some(first) = complaints.first() {
         let what = format!("{} line(s) of the kernel's log are complaints; first: {first}", complaints.len());
         found.push(Finding::new(findings::KERNEL_COMPLAINT, what));
@@ -337,7 +349,7 @@ fn sorted(findings: Vec<Finding>, expected: &Expectation, recorded: &Recorded) -
     let witness = Witness {
         failed: requests.iter().filter(failed).count() as u64,
         lies: modelled::lies(recorded),
-        complained: !findings::complaints(&recorded.kernel_log).is_empty() || modelled::metadata_failed(recorded),
+        complained: !recorded.complaints().is_empty() || modelled::metadata_failed(recorded),
         became_smaller: modelled::became_smaller(recorded),
     };
     explained::sort(findings, &witness)

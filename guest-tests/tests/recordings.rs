@@ -106,10 +106,13 @@ fn a_flipped_response_of_a_real_guest_is_noticed() {
         let dialect = Dialect::parse(&verdict.dialect).expect("it was judged in it");
         let trace = recorded.trace.as_ref().expect("it was decoded before");
         let device = recorded.device.as_ref().expect("it was read before");
-        let requests: Vec<_> = device.traced().into_iter().map(device_record::for_differ).collect();
+        let decisions = recorded.decisions.as_ref().expect("they were read before");
+        let requests = device_record::all_for_differ(device, Some(decisions), false);
+        let resized = device_record::resized(device, &recorded.ops);
         let case = Case {
             entries: &trace.entries,
             device: &requests,
+            resized: &resized,
             queues: device.queues,
             cpus: trace.header.vcpus,
             setup: Setup { cpus: trace.header.vcpus, ..judge::setup(&recorded.scenario, dialect, None) },

@@ -22,6 +22,8 @@ pub(crate) struct BlockLayer {
     by_sector: BTreeMap<u64, BioId>,
     bios: BTreeMap<BioId, Flying>,
     requests: BTreeMap<RequestId, Request>,
+    /// Sectors that the disk is known to have; none: nothing reaches past it.
+    pub(crate) disk_sectors: Option<u64>,
     mutation: Option<Mutation>,
 }
 
@@ -76,6 +78,17 @@ impl BlockLayer {
         }
         self.bios.insert(bio, Flying { sectors, taken: Vec::new(), unanswered_sectors, errno: 0 });
         Ok(())
+    }
+
+    /// A bio that reaches past the end of the disk is ended with an I/O error where it is submitted; it never becomes a request
+    /// (`block/blk-core.c, bio_check_eod`, v5.10 to v7.2).
+    pub(crate) fn is_past_end(&self, sectors: &Range<u64>) -> bool {
+        self.disk_sectors.is_some_and(|disk| sectors.end > disk)
+    }
+
+    /// Whether something in the request is not ext4's file data.
+    pub(crate) fn carries_other_data(&self, request: RequestId) -> bool {
+        self.requests.get(&request).is_none_or(|request| request.other_data)
     }
 
     pub(crate) fn issue(&mut self, request: RequestId, op: BlockOp, sectors: Range<u64>) -> Result<(), Unfit> {

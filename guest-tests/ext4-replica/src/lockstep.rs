@@ -8,7 +8,7 @@ use crate::block_layer::{Answered, BlockLayer, Unfit};
 use crate::dialect::Dialect;
 use crate::misfit::{Misfit, MisfitKind};
 use crate::mutation::Mutation;
-use crate::page_io::{Path, add_to_list_vec};
+use crate::page_io::{EIO, Path, add_to_list_vec};
 use crate::state::IoEndVec;
 use crate::survey::{MAX_ORDER, Survey, Written};
 use crate::thread::{EndBio, Frame, OrFlag, Progress, Put, Thread};
@@ -227,6 +227,15 @@ impl Lockstep {
                 requeued.map_err(|unfit| self.unfit_request(request, unfit))
             }
             Stimulus::RequestAnswered { request, status } => self.request_answered(request, status),
+            Stimulus::AnswerUntrue { request, elsewhere } => self.answer_untrue(request, elsewhere),
+            Stimulus::DiskShrinks => {
+                self.doubt.get_or_insert_with(|| "the disk became smaller before it ended".to_owned());
+                Ok(())
+            }
+            Stimulus::DiskHas { sectors } => {
+                self.block_layer.disk_sectors = Some(sectors);
+                Ok(())
+            }
             Stimulus::CompletionGoesOn { request } => self.completion_goes_on(request),
             Stimulus::RefDropped { task, by } => self.ref_dropped(task, by),
             Stimulus::BlocksMapped { .. } => Ok(()),
@@ -356,7 +365,10 @@ impl Lockstep {
             return Err(about_io_end(io_end, MisfitKind::WrongSync { bio, sync }));
         }
         let sectors = sector..sector.saturating_add(bytes.div_ceil(512));
-        self.block_layer.submit(bio, sectors).map_err(|(kind, _)| about_io_end(io_end, kind))?;
+        let refused = self.block_layer.is_past_end(&sectors);
+        if !refused {
+            self.block_layer.submit(bio, sectors).map_err(|(kind, _)| about_io_end(io_end, kind))?;
+        }
         let shape = self.survey.bios.get(&bio).cloned().unwrap_or_default();
         // On a machine that met a BUG it was never opened.
         if let Some(state) = self.path.state.bios.get_mut(&bio) {
@@ -365,6 +377,9 @@ impl Lockstep {
         self.run(Frame::IoSubmit { bio, sector, bytes, sync });
         if shape.outside {
             self.responses.push(Response::BioOutsideFolios { bio, io_end });
+        }
+        if refused {
+            self.end_bio(bio, EIO);
         }
         Ok(())
     }
@@ -404,6 +419,15 @@ impl Lockstep {
         }
         for (bio, error) in ended {
             self.end_bio(bio, error);
+        }
+        Ok(())
+    }
+
+    /// What it does to file data no fsync is told of; what it does to the rest no one can say.
+    fn answer_untrue(&mut self, request: RequestId, elsewhere: bool) -> Stepped {
+        if elsewhere || self.block_layer.carries_other_data(request) {
+            let what = format!("the answer to request {request} was not true, and not of file data alone");
+            self.doubt.get_or_insert(what);
         }
         Ok(())
     }

@@ -176,7 +176,7 @@ impl Seen {
         if let Some(Err(errno)) = &self.unmount {
             parts.push(format!("it does not unmount: {errno}"));
         }
-        parts.extend(findings::complaints(&self.log).first().map(|line| format!("the kernel says: {line}")));
+        parts.extend(findings::complaints(&self.log, false).first().map(|line| format!("the kernel says: {line}")));
         if self.mount == Some(Ok(())) {
             for (number, (path, found)) in files.0.iter().enumerate() {
                 let read = self.reads.iter().find(|end| end.index as usize == number);

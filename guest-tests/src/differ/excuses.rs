@@ -1,8 +1,8 @@
 //! What may excuse a replica from saying what an fsync returns: something failed that it knows too little about.
 //!
 //! The replica says by itself when it cannot know. A replica that says so too often would never be wrong, so the trace must
-//! bear it out: by then a request failed that carried more than bios' data (journal, metadata, a flush, a read), or no memory was
-//! found for an io_end. With data_err=abort a failed write of data is enough.
+//! bear it out: by then a request that carried more than bios' data (journal, metadata, a flush, a read) failed or was answered with
+//! what is not true, the disk became smaller, or no memory was found for an io_end. With data_err=abort a failed write of data is enough.
 
 use super::join::Joined;
 use std::collections::BTreeMap;
@@ -54,6 +54,10 @@ impl Reader {
                 }
                 data.into_iter().for_each(|sectors| self.answered(&sectors));
             }
+            Stimulus::AnswerUntrue { request, elsewhere } => {
+                return elsewhere || self.requests.get(&request).is_none_or(Option::is_none);
+            }
+            Stimulus::DiskShrinks => return true,
             Stimulus::InitIoEnd { failed, .. } => return failed,
             _ => {}
         }
@@ -128,6 +132,17 @@ mod tests {
         let reused =
             [bio(0, 8), issue(1, 0, 8), answer(1, RequestStatus::Ok), issue(2, 0, 8), answer(2, RequestStatus::Ioerr)];
         assert_eq!(excuse(false, &reused), Some(4));
+    }
+
+    #[test]
+    fn an_answer_about_more_than_data_that_is_not_true_is_an_excuse() {
+        let untrue = Stimulus::AnswerUntrue { request: RequestId(1), elsewhere: false };
+        let elsewhere = Stimulus::AnswerUntrue { request: RequestId(1), elsewhere: true };
+        assert_eq!(excuse(false, &[bio(0, 8), issue(1, 0, 8), elsewhere]), Some(2));
+        assert_eq!(excuse(false, &[bio(0, 8), issue(1, 0, 8), untrue.clone()]), None);
+        assert_eq!(excuse(false, &[bio(0, 8), issue(1, 0, 16), untrue.clone()]), Some(2));
+        let read = Stimulus::RequestIssued { request: RequestId(1), op: BlockOp::Read, sector: 0, sectors: 8 };
+        assert_eq!(excuse(false, &[read, untrue]), Some(1));
     }
 
     #[test]

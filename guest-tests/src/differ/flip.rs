@@ -4,7 +4,7 @@
 //! `unjudged`; the few that may not are listed in `flips-that-may-stay.toml`, each with the reason.
 
 use super::follow::Followed;
-use super::{Case, JoinError, compare, join, settle};
+use super::{Case, JoinError, compare, settle};
 use crate::verdict::Outcome;
 use serde::Deserialize;
 use serde_json::Value;
@@ -88,7 +88,7 @@ pub struct FlipTest {
 /// Flips every response of a recording that `picks` picks, and judges each. The recording itself must agree with the
 /// replica: what differs beforehand hides what a flip does.
 pub fn flip_test(case: &Case<'_>, picks: impl Fn(&Entry) -> bool) -> Result<FlipTest, JoinError> {
-    let joined = join(case.entries, case.device, case.queues)?;
+    let joined = super::joined(case)?;
     // A flip changes no stimulus, so the replica need not follow again.
     let (followed, _) = settle(case, &joined);
     let ops = QuietOps::read(case.entries, &followed);

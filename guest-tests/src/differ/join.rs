@@ -27,6 +27,19 @@ pub struct DeviceRequest {
     pub sectors: u64,
     /// What the device answered; none if it never did.
     pub status: Option<RequestStatus>,
+    /// What is not true after the answer, where a script had the device lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untrue: Option<Untrue>,
+}
+
+/// What a device that lied has made untrue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Untrue {
+    /// What this request read or wrote.
+    Itself,
+    /// Other sectors too: it was written to the wrong place, or the power took what had been answered.
+    Elsewhere,
 }
 
 /// A trace whose answered requests have their statuses.
@@ -75,6 +88,10 @@ pub enum JoinError {
         "requests {one} and {other} (sectors {first}..{end}) were in flight at once with different answers, so which of them got which cannot be told"
     )]
     Ambiguous { one: RequestId, other: RequestId, first: u64, end: u64 },
+    #[error(
+        "sectors {first}..{end} were submitted while the disk's size changed: whether the guest knew the new one cannot be told"
+    )]
+    SizeInDoubt { first: u64, end: u64 },
     #[error(
         "the device got {extra} requests more between those of the guest, the first a {device}; a trace is not whole"
     )]
@@ -225,6 +242,11 @@ fn stimuli(
             Body::Stimulus(stimulus) => stimuli.push(Placed::at(entry, stimulus.clone())),
             Body::Answered { request } => {
                 let status = status_of(*request, issued, device, device_of)?;
+                let untrue = device_of.get(request).and_then(|place| device[*place].untrue);
+                stimuli.extend(untrue.map(|untrue| {
+                    let elsewhere = untrue == Untrue::Elsewhere;
+                    Placed::at(entry, Stimulus::AnswerUntrue { request: *request, elsewhere })
+                }));
                 stimuli.push(Placed::at(entry, Stimulus::RequestAnswered { request: *request, status }));
             }
             Body::Response(_) => {}
@@ -281,7 +303,7 @@ mod tests {
     }
 
     fn got(sector: u64, status: Option<RequestStatus>) -> DeviceRequest {
-        DeviceRequest { session: 1, op: BlockOp::Write, sector, sectors: 8, status }
+        DeviceRequest { session: 1, op: BlockOp::Write, sector, sectors: 8, status, untrue: None }
     }
 
     const OK: Option<RequestStatus> = Some(RequestStatus::Ok);
@@ -327,7 +349,7 @@ mod tests {
     #[test]
     fn a_flush_is_a_flush_wherever_the_trace_puts_it() {
         let flush = |sector| Stimulus::RequestIssued { request: RequestId(1), op: BlockOp::Flush, sector, sectors: 0 };
-        let device = DeviceRequest { session: 1, op: BlockOp::Flush, sector: 0, sectors: 0, status: OK };
+        let device = DeviceRequest { session: 1, op: BlockOp::Flush, sector: 0, sectors: 0, status: OK, untrue: None };
         for sector in [0, u64::MAX] {
             assert!(join(&entries(vec![Body::Stimulus(flush(sector))]), std::slice::from_ref(&device), 1).is_ok());
         }

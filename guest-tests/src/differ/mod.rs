@@ -7,6 +7,7 @@
 //! Nothing is passed over to find a place where the two agree again: the first response of a subject that has no
 //! counterpart makes it different. Where nothing could be compared the judgement is `unjudged`, never `same`.
 
+mod capacity;
 mod compare;
 mod exceptions;
 mod excuses;
@@ -17,11 +18,12 @@ mod join;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use capacity::Resized;
 pub use compare::{Allowed, Difference, IoEndJudgement};
 pub use exceptions::{Condition, Exception, Exceptions, ExceptionsError, Side};
 pub use flip::{Flip, FlipTest, MayStay, When, flip_test, flips};
 pub use follow::{Caused, Context, Followed, follow};
-pub use join::{DeviceRequest, JoinError, Joined, Placed, join};
+pub use join::{DeviceRequest, JoinError, Joined, Placed, Untrue, join};
 
 use crate::verdict::{Compared, Outcome};
 use ext4_replica::Setup;
@@ -41,6 +43,8 @@ pub struct Case<'a> {
     pub entries: &'a [Entry],
     /// The device's requests in the order in which they arrived.
     pub device: &'a [DeviceRequest],
+    /// Changes of the disk's size, in order.
+    pub resized: &'a [Resized],
     /// Virtqueues the device had.
     pub queues: u16,
     /// CPUs the guest had.
@@ -76,10 +80,16 @@ pub struct Judgement {
 
 /// Judges a case.
 pub fn judge(case: &Case<'_>) -> Judgement {
-    match join(case.entries, case.device, case.queues) {
+    match joined(case) {
         Ok(joined) => judge_joined(case, joined),
         Err(error) => unjudged(error),
     }
+}
+
+fn joined(case: &Case<'_>) -> Result<Joined, JoinError> {
+    let joined = join(case.entries, case.device, case.queues)?;
+    let stimuli = capacity::place(joined.stimuli, case.resized, &joined.device_of)?;
+    Ok(Joined { stimuli, ..joined })
 }
 
 fn judge_joined(case: &Case<'_>, joined: Joined) -> Judgement {

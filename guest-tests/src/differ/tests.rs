@@ -27,7 +27,8 @@ impl Recording {
         for entry in &mut entries {
             match entry.body {
                 Body::Stimulus(Stimulus::RequestIssued { request, op, sector, sectors }) => {
-                    device.push((request, DeviceRequest { session: 1, op, sector, sectors, status: None }));
+                    device
+                        .push((request, DeviceRequest { session: 1, op, sector, sectors, status: None, untrue: None }));
                 }
                 Body::Stimulus(Stimulus::RequestRequeued { request }) => {
                     let last = device.iter().rposition(|(asked, _)| *asked == request).expect("it was issued");
@@ -64,7 +65,7 @@ impl Recording {
 
     pub(crate) fn judge_with(&self, setup: Setup, exceptions: &Exceptions) -> Judgement {
         let Recording { entries, device } = self;
-        judge(&Case { entries, device, queues: 1, cpus: 1, setup, exceptions })
+        judge(&Case { entries, device, resized: &[], queues: 1, cpus: 1, setup, exceptions })
     }
 
     fn judge(&self) -> Judgement {
@@ -187,7 +188,7 @@ fn flipped(recording: &Recording, picks: impl Fn(&Entry) -> bool) -> FlipTest {
     assert_eq!(recording.judge().verdict, Outcome::Same, "before anything is flipped");
     let Recording { entries, device } = recording;
     let exceptions = Exceptions::default();
-    let case = Case { entries, device, queues: 1, cpus: 1, setup: setup(None), exceptions: &exceptions };
+    let case = Case { entries, device, resized: &[], queues: 1, cpus: 1, setup: setup(None), exceptions: &exceptions };
     flip_test(&case, picks).expect("the recording is whole")
 }
 
@@ -238,7 +239,7 @@ fn an_exception_allows_its_one_difference_and_no_other() {
     let judge = |exceptions: &str| {
         let exceptions = Exceptions::parse(exceptions).expect("a fixture");
         let Recording { entries, device } = &recording;
-        judge(&Case { entries, device, queues: 1, cpus: 2, setup: setup(None), exceptions: &exceptions })
+        judge(&Case { entries, device, resized: &[], queues: 1, cpus: 2, setup: setup(None), exceptions: &exceptions })
     };
     let allowed = judge(COUNT_MAY_DIFFER);
     assert_eq!(allowed.verdict, Outcome::Allowed, "{}", allowed.why);
@@ -270,7 +271,8 @@ fn too_many_allowed_responses_are_different_all_the_same() {
     let recording = with_another_count(Recording::agreeing(ALL_PARTS));
     let exceptions = Exceptions::parse(COUNT_MAY_DIFFER).expect("a fixture");
     let Recording { entries, device } = &recording;
-    let judgement = judge(&Case { entries, device, queues: 1, cpus: 2, setup: setup(None), exceptions: &exceptions });
+    let judgement =
+        judge(&Case { entries, device, resized: &[], queues: 1, cpus: 2, setup: setup(None), exceptions: &exceptions });
     assert_eq!(judgement.verdict, Outcome::Different);
     assert!(judgement.why.contains("too many"), "{}", judgement.why);
 }

@@ -154,8 +154,10 @@ impl Walk {
                 self.of_request(request)
             }
             Stimulus::RequestAnswered { request, .. } => self.answered(seq, request),
-            Stimulus::CompletionGoesOn { request } => self.of_request(request),
-            Stimulus::WritepagesEnter { .. }
+            Stimulus::CompletionGoesOn { request } | Stimulus::AnswerUntrue { request, .. } => self.of_request(request),
+            Stimulus::DiskShrinks
+            | Stimulus::DiskHas { .. }
+            | Stimulus::WritepagesEnter { .. }
             | Stimulus::WritepagesLeave { .. }
             | Stimulus::InitIoEnd { .. }
             | Stimulus::WorkerStarts { .. }

@@ -94,6 +94,11 @@ pub(super) fn stimulus(stimulus: &Stimulus) -> Words {
         Stimulus::RequestAnswered { request, status } => {
             words(format!("request {request} is answered {}", status_name(status)), format!("answer {request}"))
         }
+        Stimulus::AnswerUntrue { request, .. } => {
+            words(format!("what request {request} is answered with is not true"), format!("untrue {request}"))
+        }
+        Stimulus::DiskShrinks => words("the disk becomes smaller".into(), "shrinks"),
+        Stimulus::DiskHas { sectors } => words(format!("the guest knows a disk of {sectors} sectors"), "size"),
         Stimulus::CompletionGoesOn { request } => {
             words(format!("the interrupt that answers request {request} goes on"), "goes on")
         }

@@ -221,7 +221,7 @@ fn describe<'f>(recorded: &Recorded, finding: &'f Finding) -> Found<'f> {
         findings::UNEXPECTED_RESULT => result_of(recorded, finding),
         findings::ERRNO_NOT_ALLOWED => unexplained_result(recorded, finding),
         findings::KERNEL_COMPLAINT => {
-            let complaints = findings::complaints(&recorded.kernel_log);
+            let complaints = recorded.complaints();
             complaint(recorded).or(complaints.first().copied()).map(words::normalised)
         }
         findings::FILE_SYSTEM_DAMAGED => {
@@ -239,7 +239,7 @@ fn describe<'f>(recorded: &Recorded, finding: &'f Finding) -> Found<'f> {
 
 /// The first line in which the kernel complains of anything but that it stood still.
 fn complaint(recorded: &Recorded) -> Option<&str> {
-    findings::complaints(&recorded.kernel_log).into_iter().find(|line| !findings::is_stall(line))
+    recorded.complaints().into_iter().find(|line| !findings::is_stall(line))
 }
 
 /// `fsync: EIO where success was expected`

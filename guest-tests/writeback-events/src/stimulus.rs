@@ -112,6 +112,21 @@ pub enum Stimulus {
         /// What the device says it answered.
         status: RequestStatus,
     },
+    /// What the device is about to answer to this request is not true: what is read is not what was written, or what was written is
+    /// not there. From the device's record.
+    AnswerUntrue {
+        /// Which one.
+        request: RequestId,
+        /// Other sectors than its own are not what was written either.
+        elsewhere: bool,
+    },
+    /// The disk becomes smaller. Until the next [`Stimulus::DiskHas`] the guest may know or not.
+    DiskShrinks,
+    /// The guest's block layer knows by now that the disk has so many sectors.
+    DiskHas {
+        /// Sectors of 512 bytes.
+        sectors: u64,
+    },
     /// The interrupt that answers a request takes its next step: it ends the request's next bio, or drops that bio's
     /// reference. Only of guests with several CPUs, where steps of another CPU may fall between; with one CPU all of
     /// them follow from the answer.

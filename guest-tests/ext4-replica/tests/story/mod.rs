@@ -12,6 +12,8 @@
 //! | `open`, `submit SECTOR BYTES` | a bio |
 //! | `issue RQ OP SECTOR SECTORS`, `requeue RQ`, `answer RQ STATUS` | a request; OP is r w f d o |
 //! | `goes_on RQ` | with `# cpus 2`: the interrupt that answers a request takes its next step |
+//! | `untrue RQ` | what the request is about to be answered with is not true |
+//! | `shrinks`, `disk_has SECTORS` | the disk becomes smaller; the guest knows its size |
 //! | `put`, `put_defer` | the task's own reference |
 //! | `worker INO`, `converted ERRNO` | a conversion |
 //! | `begin OP fsync INO`, `begin OP other`, `end OP` | an operation |
@@ -117,6 +119,9 @@ fn stimulus(task: TaskId, words: &[&str]) -> Option<Stimulus> {
         },
         ["requeue", rq] => Stimulus::RequestRequeued { request: request(rq)? },
         ["answer", rq, status] => Stimulus::RequestAnswered { request: request(rq)?, status: self::status(status)? },
+        ["untrue", rq] => Stimulus::AnswerUntrue { request: request(rq)?, elsewhere: false },
+        ["shrinks"] => Stimulus::DiskShrinks,
+        ["disk_has", sectors] => Stimulus::DiskHas { sectors: number(sectors)? },
         ["put"] => Stimulus::RefDropped { task, by: PutBy::PutIoEnd },
         ["put_defer"] => Stimulus::RefDropped { task, by: PutBy::PutIoEndDefer },
         ["evict", ino] => Stimulus::InodeEvicted { ino: inode(ino)?, deleted: false },
