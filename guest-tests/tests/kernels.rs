@@ -18,9 +18,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// What CI runs of every scenario already, on the default kernel (tests/scenarios.rs).
 const FIRST: [&str; 4] = ["clean-interleaved", "guest-splits", "partial", "stale-after-error"];
 
-const KNOWN: [&str; 6] = [
+const KNOWN: [&str; 7] = [
     "known/stale-after-failed-write",
     "known/whole-extent-lost",
+    "known/rewrite-lost",
     "known/data-err-abort-ignored",
     "known/fsync-forgets",
     "known/metadata-error-logged",

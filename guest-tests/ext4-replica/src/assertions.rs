@@ -54,6 +54,8 @@ pub struct Assertions {
     counts_are_witness: bool,
     /// The worker releases an io_end of which a bio failed without converting it (e856f93e0fb2).
     keeps_failed_unwritten: bool,
+    /// So does the last put where it is not deferred (2f94b537c48d).
+    put_keeps_failed_unwritten: bool,
     /// A failed bio alone sends an io_end to the worker (data_err=abort since ce51afb8cc5e).
     defers_failed: bool,
     violations: Vec<Violation>,
@@ -128,6 +130,7 @@ impl Assertions {
         Assertions {
             counts_are_witness: cpus <= 1,
             keeps_failed_unwritten: !dialect.has(Bug::ConvertAfterError),
+            put_keeps_failed_unwritten: !dialect.has(Bug::ConvertAfterError) && !dialect.put_converts_after_error,
             ..Assertions::default()
         }
     }
@@ -287,8 +290,10 @@ impl Assertions {
     }
 
     fn release(&mut self, io_end: IoEndId, unwritten: bool) {
-        let kept = self.keeps_failed_unwritten && self.io_ends.get(&io_end).is_some_and(Life::is_kept);
-        if kept {
+        let is = |kept: fn(&Life) -> bool| self.io_ends.get(&io_end).is_some_and(kept);
+        let kept_by_worker = self.keeps_failed_unwritten && is(Life::is_kept);
+        let kept = kept_by_worker || self.put_keeps_failed_unwritten && is(Life::is_kept_by_put);
+        if kept_by_worker {
             self.take_unconverted(io_end);
         }
         let life = self.io_ends.entry(io_end).or_default();
@@ -335,6 +340,11 @@ impl Life {
     /// Queued for the worker after a bio failed, and not converted.
     fn is_kept(&self) -> bool {
         self.failed && self.listed && !self.taken && self.converted.is_empty()
+    }
+
+    /// Given up by a last put that is not deferred after a bio failed, and not converted.
+    fn is_kept_by_put(&self) -> bool {
+        self.failed && self.last_put.is_some_and(|put| !put.deferred) && self.converted.is_empty()
     }
 
     fn references(&self) -> u32 {

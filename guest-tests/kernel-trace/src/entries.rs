@@ -611,7 +611,8 @@ impl<'a> Maker<'a> {
         // What is left of folios whose blocks could not be mapped leaves writeback in some kernels without ever having been handed
         // over (seen in 7.2.13, where mapping gave EUCLEAN). Nobody follows that.
         if !self.handed_over.remove(&(ino, page)) && self.unmapped.contains(&ino) {
-            let what = format!("page {page} of inode {ino}, of which blocks could not be mapped before, leaves writeback");
+            let what =
+                format!("page {page} of inode {ino}, of which blocks could not be mapped before, leaves writeback");
             return self.unplaced(at, format!("{what} without having been handed over"));
         }
         self.response(at, Response::EndPageWriteback { ino, page });

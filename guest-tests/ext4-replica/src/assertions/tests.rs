@@ -215,6 +215,17 @@ fn a_failed_io_end_may_go_unconverted_where_the_kernel_keeps_it_unwritten() {
     assert_eq!(broken_in("v6_1", account), [Invariant::I6, Invariant::I4]);
 }
 
+/// The bio ends in `submit_bio`, so that the submitter drops the last reference.
+#[test]
+fn a_failed_io_end_whose_submitter_drops_it_last_goes_unconverted_in_7_2_alone() {
+    let failed = Response::EndBio { bio: BioId(1), io_end: A, error: -5 };
+    let account = || [init(A), get(A, 1, 2), failed.clone(), put_defer(A, 1), put(A, 0), release(A)].map(Some);
+    assert_eq!(broken_in("v7_2", account()), []);
+    assert_eq!(broken_in("v6_12", account()), [Invariant::I4]);
+    let sound = account().map(|event| if event.as_ref() == Some(&failed) { Some(end(A, 1)) } else { event });
+    assert_eq!(broken_in("v7_2", sound), [Invariant::I4]);
+}
+
 #[test]
 fn a_sound_io_end_may_not_go_unconverted_anywhere() {
     let mut account = with(life(A, 1), vec![queue(A, true)]);
