@@ -1,6 +1,7 @@
 //! The command line. Its doc comments are the help.
 
 pub use crate::nightly::args::{Merge, Nightly};
+use crate::nightly::seeds::{SeedRange, ended as ended_seeds};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use explorer::expect::Expectation;
 use ext4_replica::{Bugs, Dialect, Mutation};
@@ -168,8 +169,12 @@ pub struct Generate {
 #[derive(Debug, ClapArgs)]
 pub struct Batch {
     /// The scenario files, in the order in which they run.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "seeds")]
     pub scenarios: Vec<PathBuf>,
+    /// Run the scenarios of these seeds too, after the files: 6.0..6.50 are fifty of boot 6. They run on the kernel that is
+    /// asked for here, whatever a night would take.
+    #[arg(long, value_name = "FROM..UNTIL", value_parser = ended_seeds)]
+    pub seeds: Option<SeedRange>,
     /// Folder for the runs; made if need be. Each run has a folder of its scenario's name in it, each boot a folder `boot-N`.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

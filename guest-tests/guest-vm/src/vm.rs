@@ -339,6 +339,12 @@ fn watch(process: &Arc<Mutex<Process>>, limit: Duration) -> Result<Sender<()>, E
     Ok(send)
 }
 
+/// As many ports as are used, and port 0, which is a console's. QEMU offers 31 unless told: each has two queues, and QEMU's main
+/// loop polls a descriptor for each of them at every message and timer.
+fn serial_bus(ports: usize) -> String {
+    format!("virtio-serial-pci,max_ports={}", ports + 1)
+}
+
 /// QEMU's arguments, and both sides of the streams they name.
 struct CommandLine {
     arguments: Vec<OsString>,
@@ -355,7 +361,7 @@ impl CommandLine {
         line.boot(&spec);
         line.socket("qmp", theirs);
         line.add(["-mon", "chardev=qmp,mode=control"]);
-        line.add(["-device", "virtio-serial-pci"]);
+        line.add(["-device", &serial_bus(spec.ports.len())]);
         for name in &spec.ports {
             let (ours, theirs) = pair()?;
             line.socket(&format!("port-{name}"), theirs);

@@ -3,16 +3,19 @@
 //! A scenario that cannot be judged, or a guest that died, ends nothing but its boot. The order is that of the command line:
 //! what ran before a scenario in its boot is part of the result.
 
+use super::rate::{self, Rate};
 use super::{Boot, BootSpec, cpu};
 use crate::args::{Batch, Format};
 use crate::failure::{At, Failure, exit};
 use crate::host::Phase;
 use crate::interrupt::Interrupt;
+use crate::nightly::seeds::SeedRange;
 use crate::programs::Programs;
 use crate::run;
 use crate::scenario::{self, Scenario};
 use crate::show;
 use crate::verdict::Outcome;
+use scenario_generator::Seed;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +28,8 @@ pub struct Report {
     pub scenarios: Vec<Line>,
     /// In order.
     pub boots: Vec<BootLine>,
+    /// How fast they came after boot: those whose script holds nothing back, those that wait, and all.
+    pub rates: Vec<Rate>,
 }
 
 /// What came of one scenario.
@@ -46,6 +51,8 @@ pub struct Line {
     pub boot: usize,
     /// Scenarios before it in that boot.
     pub before: u32,
+    /// Its script or its workload waits by wall time.
+    pub waits: bool,
     /// From its image to its verdict.
     pub took_ms: u64,
     /// CPU time of all our processes meanwhile; none: one of them ended on the way.
@@ -67,24 +74,38 @@ pub struct BootLine {
 
 /// Runs all of them, prints what came of them, and gives the exit code.
 pub fn batch(wanted: &Batch, format: Format, programs: &Programs, interrupt: &Interrupt) -> Result<u8, Failure> {
-    let scenarios = wanted.scenarios.iter().map(|path| scenario::load(path)).collect::<Result<Vec<_>, _>>()?;
+    let scenarios = scenarios(wanted)?;
     let kernel = run::obtain_kernel(&wanted.kernel)?;
-    scenarios.iter().try_for_each(|scenario| run::must_be_for(scenario, &kernel))?;
+    scenarios.iter().try_for_each(|(scenario, _)| run::must_be_for(scenario, &kernel))?;
     run::must_know_dialect(wanted.dialect.as_deref(), &kernel)?;
     std::fs::create_dir_all(&wanted.out).at("make", &wanted.out)?;
     let mut batch =
         Running { wanted, programs, interrupt, boot: None, report: Report::default(), names: BTreeMap::new() };
-    for (scenario, path) in scenarios.iter().zip(&wanted.scenarios) {
+    for (scenario, source) in &scenarios {
         interrupt.check()?;
-        batch.one(scenario, path)?;
+        batch.one(scenario, source)?;
     }
     batch.leave(None);
-    let report = batch.report;
+    let mut report = batch.report;
+    report.rates = rate::rates(&report.scenarios);
     match format {
         Format::Json => println!("{}", serde_json::json!(report)),
         Format::Text => print!("{}", report.text(wanted.verbose)),
     }
     Ok(report.exit_code())
+}
+
+/// Where a scenario comes from.
+enum Source {
+    File(PathBuf),
+    Seed(Seed),
+}
+
+/// The files, then the seeds.
+fn scenarios(wanted: &Batch) -> Result<Vec<(Scenario, Source)>, Failure> {
+    let files = wanted.scenarios.iter().map(|path| Ok((scenario::load(path)?, Source::File(path.clone()))));
+    let seeds = wanted.seeds.iter().flat_map(SeedRange::seeds);
+    files.chain(seeds.map(|seed| Ok((scenario::of_seed(seed)?, Source::Seed(seed))))).collect()
 }
 
 struct Running<'a> {
@@ -98,9 +119,9 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    fn one(&mut self, scenario: &Scenario, path: &Path) -> Result<(), Failure> {
+    fn one(&mut self, scenario: &Scenario, source: &Source) -> Result<(), Failure> {
         let folder = self.folder_for(&scenario.name);
-        let repeat = self.repeat(path);
+        let repeat = self.repeat(source);
         let line = match self.run(scenario, &folder, &repeat) {
             Ok(line) => line,
             Err(Failure::Interrupted) => return Err(Failure::Interrupted),
@@ -113,6 +134,7 @@ impl Running<'_> {
                 findings: Vec::new(),
                 boot: self.report.boots.len() + usize::from(self.boot.is_some()),
                 before: self.boot.as_ref().map_or(0, |(_, boot)| boot.scenarios().saturating_sub(1)),
+                waits: scenario.waits_by_wall_time(),
                 took_ms: 0,
                 cpu_ms: None,
                 phases: Vec::new(),
@@ -146,6 +168,7 @@ impl Running<'_> {
             findings,
             boot: number,
             before,
+            waits: scenario.waits_by_wall_time(),
             took_ms: began.elapsed().as_millis() as u64,
             cpu_ms,
             phases: ran.phases.list,
@@ -195,10 +218,16 @@ impl Running<'_> {
     }
 
     /// The same scenario alone.
-    fn repeat(&self, path: &Path) -> String {
-        let seed = self.wanted.seed.map_or_else(String::new, |seed| format!(" --seed {seed}"));
-        let path = show::quote(&path.display().to_string());
-        format!("guest-tests run {path} --kernel {}{seed}", show::quote(&self.wanted.kernel))
+    fn repeat(&self, source: &Source) -> String {
+        let fault_seed = self.wanted.seed.map_or_else(String::new, |seed| format!(" --seed {seed}"));
+        let kernel = show::quote(&self.wanted.kernel);
+        match source {
+            Source::File(path) => {
+                let path = show::quote(&path.display().to_string());
+                format!("guest-tests run {path} --kernel {kernel}{fault_seed}")
+            }
+            Source::Seed(seed) => scenario::repeat_of_seed(*seed, &kernel) + &fault_seed,
+        }
     }
 }
 
@@ -230,17 +259,7 @@ impl Report {
             let ended = boot.ended.as_ref().map_or_else(String::new, |why| format!("; ended: {why}"));
             text += &format!("boot {number}: {} ms, then {} scenarios{ended}\n", boot.took_ms, boot.scenarios);
         }
-        let judged = self.scenarios.iter().filter(|line| line.took_ms > 0);
-        let (count, sum_ms) = judged.fold((0, 0), |(count, sum), line| (count + 1, sum + line.took_ms));
-        if sum_ms > 0 {
-            text += &format!("{:.2} scenarios a second after boot\n", f64::from(count) * 1000.0 / sum_ms as f64);
-        }
-        let cpu: Vec<u64> = self.scenarios.iter().filter_map(|line| line.cpu_ms).collect();
-        if !cpu.is_empty() {
-            let mean_ms = cpu.iter().sum::<u64>() as f64 / cpu.len() as f64;
-            text +=
-                &format!("{mean_ms:.0} ms of CPU each: {:.2} scenarios a second per core\n", 1000.0 / mean_ms.max(1.0));
-        }
+        text += &rate::text(&self.rates);
         if verbose { text + &self.phases() } else { text }
     }
 

@@ -12,6 +12,7 @@ mod boot;
 pub mod command;
 mod cpu;
 mod logs;
+pub mod rate;
 mod shape;
 
 pub use boot::Boot;

@@ -245,10 +245,7 @@ impl Live {
 pub fn load(work: &Work) -> Result<Scenario, Failure> {
     match &work.source {
         Source::File(path) => scenario::load(path),
-        Source::Seed(seed) => {
-            let text = scenario_generator::text(&scenario_generator::scenario(*seed));
-            Ok(scenario::parse(Path::new(&format!("seed-{seed}.json")), &text)?)
-        }
+        Source::Seed(seed) => scenario::of_seed(*seed),
         Source::Planted(_) => unreachable!("a planted mistake brings its own"),
     }
 }
@@ -273,9 +270,7 @@ fn write_all(folder: &Path, recorded: &Recorded, judged: &Judged) -> Result<(), 
 fn repro_of_nothing(group: &Group, work: &Work) -> Option<String> {
     let seed = work.unit.seed()?;
     let kernel = crate::show::quote(&group.kernel);
-    Some(format!(
-        "guest-tests generate {seed} > seed-{seed}.json && guest-tests run seed-{seed}.json --kernel {kernel}"
-    ))
+    Some(scenario::repeat_of_seed(seed, &kernel))
 }
 
 /// The one command that shows it again, from what is kept in the night's folder.

@@ -20,7 +20,7 @@ mod progress;
 mod queue;
 pub mod report;
 mod runner;
-mod seeds;
+pub mod seeds;
 pub mod sum;
 mod told;
 

@@ -11,6 +11,15 @@ pub struct SeedRange {
     pub until: Option<Seed>,
 }
 
+impl SeedRange {
+    /// In order; of one without an end, all there are.
+    pub fn seeds(&self) -> impl Iterator<Item = Seed> + use<> {
+        let until = self.until;
+        let follows = move |seed: &Seed| until.is_none_or(|until| *seed < until);
+        std::iter::successors(Some(self.from), |seed| seed.next()).take_while(follows)
+    }
+}
+
 impl std::fmt::Display for SeedRange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}..", self.from)?;
@@ -34,6 +43,12 @@ impl std::str::FromStr for SeedRange {
     }
 }
 
+/// A range with an end.
+pub fn ended(text: &str) -> Result<SeedRange, String> {
+    let range: SeedRange = text.parse()?;
+    range.until.map(|_| range).ok_or_else(|| format!("{text:?} has no end: write FROM..UNTIL, such as 6.0..6.50"))
+}
+
 /// A seed, or a boot for its first one.
 pub fn seed(text: &str) -> Result<Seed, String> {
     let whole = if text.contains('.') { text.to_owned() } else { format!("{text}.0") };
@@ -50,6 +65,13 @@ mod tests {
         for (text, told) in [("3..5", "3.0..5.0"), ("3.7..3.9", "3.7..3.9"), ("3..", "3.0.."), ("0.0..1", "0.0..1.0")] {
             assert_eq!(text.parse::<SeedRange>().unwrap().to_string(), told);
         }
+    }
+
+    #[test]
+    fn a_range_gives_its_seeds_and_not_its_end() {
+        let seeds: Vec<String> = ended("3.254..4.1").unwrap().seeds().map(|seed| seed.to_string()).collect();
+        assert_eq!(seeds, ["3.254", "3.255", "4.0"]);
+        assert!(ended("3..").unwrap_err().contains("no end"));
     }
 
     #[test]

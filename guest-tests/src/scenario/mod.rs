@@ -12,7 +12,8 @@ use crate::failure::Failure;
 use fault_injection::json;
 use fault_injection::reader::{At, Reader};
 use fault_injection::{Place, Problem, Problems};
-use guest_init::job::Op;
+use guest_init::job::{Action, Op};
+use scenario_generator::Seed;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::{Path, PathBuf};
 
@@ -197,6 +198,17 @@ pub fn load(path: &Path) -> Result<Scenario, Failure> {
     Ok(parse(path, &text)?)
 }
 
+/// The scenario of a seed, as it would be in a file.
+pub fn of_seed(seed: Seed) -> Result<Scenario, Failure> {
+    let text = scenario_generator::text(&scenario_generator::scenario(seed));
+    Ok(parse(Path::new(&format!("seed-{seed}.json")), &text)?)
+}
+
+/// The commands that run the scenario of a seed alone, on a kernel that is quoted already.
+pub fn repeat_of_seed(seed: Seed, kernel: &str) -> String {
+    format!("guest-tests generate {seed} > seed-{seed}.json && guest-tests run seed-{seed}.json --kernel {kernel}")
+}
+
 /// Checks the text of a scenario file. All problems, in the order of their places, those of a script file last.
 pub fn parse(path: &Path, text: &str) -> Result<Scenario, Problems> {
     let name = path.display().to_string();
@@ -263,6 +275,14 @@ fn without_place(text: &str) -> &str {
 }
 
 impl Scenario {
+    /// Whether it takes wall time whatever the machine: a rule or event of the script that holds requests back or leaves the
+    /// front-end, or a sleep in the workload. Where the rule never fires, it might have.
+    pub fn waits_by_wall_time(&self) -> bool {
+        let words = self.script.words();
+        ["delay", "hold", "reorder", "disconnect"].iter().any(|word| words.contains(word))
+            || self.workload.iter().any(|op| matches!(op.action, Action::SleepMs { .. }))
+    }
+
     /// What goes into the run's folder: the same, with the script inside, so that the folder needs no other file.
     pub fn to_json(&self) -> String {
         let mut document = self.document.clone();

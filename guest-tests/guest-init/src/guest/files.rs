@@ -1,6 +1,6 @@
 //! Writing to files of the kernel, where one write is one command.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -34,8 +34,39 @@ pub fn allow(result: io::Result<()>, optional: bool, what: &str, refused: &mut V
     }
 }
 
+/// Writes what is not so already: to set anything of a disk's queue, a kernel freezes the queue and waits for a grace period
+/// of RCU, several ticks of its clock.
 pub fn write_settings(settings: &[Setting], refused: &mut Vec<Refusal>) -> Outcome<()> {
     settings.iter().try_for_each(|Setting { path, value, optional }| {
+        if fs::read_to_string(path).is_ok_and(|text| says(&text, value)) {
+            return Ok(());
+        }
         allow(write(path, value), *optional, &format!("writing {value:?} to {path}"), refused)
     })
+}
+
+/// Whether a setting that reads like this has the value: alone, or as the one in brackets among all there are.
+fn says(text: &str, value: &str) -> bool {
+    let chosen = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    chosen.map_or(text.trim(), |(chosen, _)| chosen) == value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::says;
+
+    #[test]
+    fn a_setting_is_read_alone_or_among_its_choices() {
+        for (text, value, expected) in [
+            ("2\n", "2", true),
+            ("0\n", "2", false),
+            ("20\n", "2", false),
+            ("[none] mq-deadline\n", "none", true),
+            ("none [mq-deadline]\n", "none", false),
+            ("none [mq-deadline]\n", "mq-deadline", true),
+            ("", "0", false),
+        ] {
+            assert_eq!(says(text, value), expected, "{text:?} for {value:?}");
+        }
+    }
 }
