@@ -7,6 +7,7 @@ pub mod accel;
 pub mod child;
 pub mod disk;
 mod error;
+mod host_clock;
 pub mod initramfs;
 pub mod kernel;
 mod qmp;

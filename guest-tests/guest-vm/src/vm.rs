@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::accel::AccelChoice;
 use crate::child::Child;
 use crate::error::{Doing, Error};
+use crate::host_clock;
 use crate::qmp::{Event, Qmp};
 use crate::reconnect;
 
@@ -339,6 +340,12 @@ fn watch(process: &Arc<Mutex<Process>>, limit: Duration) -> Result<Sender<()>, E
     Ok(send)
 }
 
+/// Under TCG the guest is told how fast its clock runs, see [`host_clock`]; KVM tells it by itself.
+fn clock(accel: &AccelChoice) -> String {
+    let khz = if accel.kvm { None } else { host_clock::tsc_khz() };
+    khz.map_or_else(String::new, |khz| format!("tsc_early_khz={khz} "))
+}
+
 /// As many ports as are used, and port 0, which is a console's. QEMU offers 31 unless told: each has two queues, and QEMU's main
 /// loop polls a descriptor for each of them at every message and timer.
 fn serial_bus(ports: usize) -> String {
@@ -388,7 +395,7 @@ impl CommandLine {
 
     fn boot(&mut self, spec: &VmSpec) {
         self.add(["-kernel", &spec.vmlinux.display().to_string(), "-initrd", &spec.initramfs.display().to_string()]);
-        self.add(["-append", format!("{CMDLINE} {}", spec.cmdline).trim()]);
+        self.add(["-append", format!("{CMDLINE} {}{}", clock(&spec.accel), spec.cmdline).trim()]);
         self.add([
             "-chardev",
             &format!("file,id=console,path={}", escaped(&spec.console_log)),
