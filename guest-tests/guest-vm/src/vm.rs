@@ -445,3 +445,20 @@ fn pair() -> Result<(UnixStream, UnixStream), Error> {
 fn escaped(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bus_has_port_0_and_those_that_are_used() {
+        assert_eq!(serial_bus(2), "virtio-serial-pci,max_ports=3");
+    }
+
+    #[test]
+    fn only_under_tcg_a_guest_is_told_how_fast_its_clock_runs() {
+        let choice = |kvm| AccelChoice { kvm, why: String::new() };
+        assert_eq!(clock(&choice(true)), "");
+        assert_eq!(clock(&choice(false)).starts_with("tsc_early_khz="), cfg!(target_arch = "x86_64"));
+    }
+}

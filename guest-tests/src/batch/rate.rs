@@ -23,9 +23,9 @@ pub struct Rate {
 
 /// Those that hold nothing back, those that do, and all; none of what there is none of.
 pub fn rates(lines: &[Line]) -> Vec<Rate> {
-    let some: [(&str, fn(&Line) -> bool); 3] =
-        [("nothing held back", |line| !line.waits), ("delays or sleeps", |line| line.waits), ("all", |_| true)];
-    some.into_iter().filter_map(|(of, belongs)| rate(of, lines.iter().filter(|line| belongs(line)))).collect()
+    let some = [("nothing held back", Some(false)), ("delays or sleeps", Some(true)), ("all", None)];
+    let of = |waits: Option<bool>| lines.iter().filter(move |line| waits.is_none_or(|waits| line.waits == waits));
+    some.into_iter().filter_map(|(name, waits)| rate(name, of(waits))).collect()
 }
 
 fn rate<'a>(of: &'static str, lines: impl Iterator<Item = &'a Line>) -> Option<Rate> {
