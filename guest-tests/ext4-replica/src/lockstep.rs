@@ -62,6 +62,8 @@ pub struct NotPredicted {
     pub op: OpId,
     /// Why not.
     pub why: String,
+    /// Another writer's overlaps it, which may have been told the file's error in its place: any failed request is reason enough.
+    pub told_beside: bool,
 }
 
 impl Replica {
@@ -579,7 +581,8 @@ impl Lockstep {
         let too_late = (self.path.journal_aborted && wb_err == 0).then(|| JOURNAL_ABORTED.to_owned());
         let planted = doubted.then(|| "a planted mistake".to_owned());
         let doubt = doubt.or(too_late).or_else(|| self.doubt.clone()).or(planted);
-        self.not_predicted.extend(doubt.map(|why| NotPredicted { op, why }));
+        let told_beside = doubt.as_deref() == Some(TOLD_BESIDE);
+        self.not_predicted.extend(doubt.map(|why| NotPredicted { op, why, told_beside }));
         Ok(())
     }
 

@@ -159,7 +159,7 @@ impl<'a> Comparison<'a> {
             // An operation has one result: what excuses the first excuses no second.
             let otherwise = !followed.answered(response) && !self.excused.contains(op);
             match followed.not_predicted.iter().find(|not| not.op == *op) {
-                Some(_) if otherwise && !excuses.by(seen.seq) => {
+                Some(not) if otherwise && !excuses.by(seen.seq, not.told_beside) => {
                     self.without_excuse(&seen);
                     self.excused.insert(*op);
                 }

@@ -2,7 +2,8 @@
 //!
 //! The replica says by itself when it cannot know. A replica that says so too often would never be wrong, so the trace must
 //! bear it out: by then a request that carried more than bios' data (journal, metadata, a flush, a read) failed or was answered with
-//! what is not true, the disk became smaller, or no memory was found for an io_end. With data_err=abort a failed write of data is enough.
+//! what is not true, the disk became smaller, or no memory was found for an io_end. With data_err=abort a failed write of data is enough,
+//! and also where two writers' fsyncs of one file overlap: its error is told to one of them.
 
 use super::join::Joined;
 use std::collections::BTreeMap;
@@ -12,18 +13,23 @@ use writeback_events::{BlockOp, RequestId, RequestStatus, Stimulus};
 /// From where on there is an excuse.
 pub(super) struct Excuses {
     first: Option<u64>,
+    /// The first request of all that failed.
+    first_failed: Option<u64>,
 }
 
 impl Excuses {
     pub(super) fn read(joined: &Joined, data_err_abort: bool) -> Excuses {
         let mut reader = Reader { data_err_abort, ..Reader::default() };
         let excuse = joined.stimuli.iter().find(|placed| reader.excuses(&placed.stimulus));
-        Excuses { first: excuse.map(|placed| placed.seq) }
+        let failed = |stimulus: &Stimulus| matches!(stimulus, Stimulus::RequestAnswered { status, .. } if *status != RequestStatus::Ok);
+        let first_failed = joined.stimuli.iter().find(|placed| failed(&placed.stimulus));
+        Excuses { first: excuse.map(|placed| placed.seq), first_failed: first_failed.map(|placed| placed.seq) }
     }
 
     /// Whether there is one for a result at `seq`.
-    pub(super) fn by(&self, seq: u64) -> bool {
-        self.first.is_some_and(|first| first <= seq)
+    pub(super) fn by(&self, seq: u64, told_beside: bool) -> bool {
+        let by_then = |first: Option<u64>| first.is_some_and(|first| first <= seq);
+        by_then(self.first) || told_beside && by_then(self.first_failed)
     }
 }
 
