@@ -60,6 +60,8 @@ pub enum Strategy {
     Reduced,
     /// Every one, where there are no more than 2^12 and `max_states` allows them; else as `reduced`.
     Exhaustive,
+    /// None and all, then by turns a drawn prefix and a drawn set: few states that are spread over many writes.
+    Drawn,
 }
 
 /// `then`: what happens after the cut.
@@ -103,7 +105,7 @@ impl PowerCut {
         match self.unflushed {
             Unflushed::None => Vec::new(),
             Unflushed::All => (0..writes).collect(),
-            Unflushed::Prefix => (0..below(self.draws.bits(0), writes as u64 + 1) as usize).collect(),
+            Unflushed::Prefix => self.prefix(0, writes),
             Unflushed::Subset(_) => self.drawn(0, writes),
         }
     }
@@ -125,19 +127,24 @@ impl PowerCut {
             states.len() < most
         };
         let mut room = add(Vec::new()) && add(all.to_vec());
-        for parts in [singles(all), by_class(classes)] {
-            for part in parts {
-                room = room && add(all.iter().copied().filter(|i| !part.contains(i)).collect()) && add(part);
-            }
+        let parts = if subset.strategy == Strategy::Drawn { Vec::new() } else { vec![singles(all), by_class(classes)] };
+        for part in parts.into_iter().flatten() {
+            room = room && add(all.iter().copied().filter(|i| !part.contains(i)).collect()) && add(part);
         }
         // Few writes have few subsets: drawing on and on would find no new one.
         let mut tries = 0;
         while room && tries < 4 * most as u64 && possible.is_none_or(|possible| tries < 8 * possible as u64) {
             tries += 1;
-            room = add(self.drawn(tries, all.len()));
+            let by_turns = subset.strategy == Strategy::Drawn && tries % 2 == 1;
+            room = add(if by_turns { self.prefix(tries, all.len()) } else { self.drawn(tries, all.len()) });
         }
         let complete = possible == Some(states.len());
         CutStates { states, complete }
+    }
+
+    /// The first so many.
+    fn prefix(&self, number: u64, writes: usize) -> Vec<usize> {
+        (0..below(self.draws.bits(number), writes as u64 + 1) as usize).collect()
     }
 
     /// Each write survives or does not, as a coin falls.
@@ -182,6 +189,9 @@ impl Unflushed {
             }
             Unflushed::Subset(Subset { strategy: Strategy::Exhaustive, max_states }) => {
                 format!("a subset (every one, {max_states} states at most)")
+            }
+            Unflushed::Subset(Subset { strategy: Strategy::Drawn, max_states }) => {
+                format!("a drawn subset ({max_states} states at most)")
             }
         }
     }
@@ -238,6 +248,18 @@ mod tests {
         let many = cut(subset(Strategy::Reduced, 32)).states(&[None; 100]);
         assert_eq!((many.states.len(), many.complete), (32, false));
         assert_eq!(many, cut(subset(Strategy::Reduced, 32)).states(&[None; 100]), "the same when asked again");
+    }
+
+    #[test]
+    fn drawn_begins_with_none_and_all_and_spreads_prefixes_and_sets_over_all_writes() {
+        let states = cut(subset(Strategy::Drawn, 12)).states(&[None; 100]);
+        assert_eq!((states.states.len(), states.complete), (12, false));
+        assert_eq!((states.states[0].len(), states.states[1].len()), (0, 100));
+        let is_prefix = |state: &&Vec<usize>| state.iter().copied().eq(0..state.len());
+        assert_eq!(states.states[2..].iter().filter(is_prefix).count(), 5);
+        assert!(states.states[2..].iter().any(|state| state.last() > Some(&90)));
+        assert_eq!(states, cut(subset(Strategy::Drawn, 12)).states(&[None; 100]), "the same when asked again");
+        assert!(cut(subset(Strategy::Drawn, 12)).states(&[None; 2]).complete);
     }
 
     #[test]

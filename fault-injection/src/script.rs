@@ -281,6 +281,14 @@ impl Script {
         ways
     }
 
+    /// The rules and events that cut the power with this `then`.
+    pub fn ids_of_cuts(&self, wanted: Then) -> Vec<&str> {
+        let of_rule = |rule: &&Rule| matches!(rule.action, Action::PowerCut { then, .. } if then == wanted);
+        let of_event = |event: &&Event| matches!(event.happens, Happens::PowerCut { then, .. } if then == wanted);
+        let rules = self.rules.iter().filter(of_rule).map(|rule| rule.id.as_str());
+        rules.chain(self.events.iter().filter(of_event).map(|event| event.id.as_str())).collect()
+    }
+
     /// The rules and events by which the disk breaks its word: it answers OK to what is not so, or loses its power with a cache
     /// that lied. Without any of them the disk may fail and be slow, and what it answered OK holds.
     pub fn lies(&self) -> Vec<&str> {

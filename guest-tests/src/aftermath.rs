@@ -1,7 +1,8 @@
 //! What is left when the guest is done with its disk: the device's record in lines, the operations with their results, and
 //! the state of the image. All of it goes into the run's folder; nothing is judged here.
 
-use crate::crash_states::{self, command::after_the_end, order::Order};
+use crate::crash_states::command::{Judged, after_the_end, judged};
+use crate::crash_states::{self, order::Order};
 use crate::disk::{self, DiskEnd};
 use crate::end_state;
 use crate::failure::Failure;
@@ -80,6 +81,7 @@ pub fn look(
         e2fsck,
         image,
         left,
+        cuts: None,
         phases: Vec::new(),
         repeat: case.repeat.to_owned(),
     })
@@ -94,6 +96,9 @@ fn left(
     device: &[u8],
 ) -> Result<crash_states::Left, Failure> {
     let order = Order::read(&String::from_utf8_lossy(device));
+    if let Judged::Nothing(why) = judged(scenario) {
+        return Ok(crash_states::Left { not_judged: Some(why), ..Default::default() });
+    }
     let expected = order.and_then(|order| after_the_end(ops, scenario, &order));
     crash_states::look_at_what_is_left(image, &folder.file(folder::LEFT), expected)
 }

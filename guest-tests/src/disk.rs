@@ -58,6 +58,8 @@ pub struct Next<'a> {
     pub seed: Option<u64>,
     /// Where its records go; none: it keeps none.
     pub records: Option<&'a RunFolder>,
+    /// Where the states of its power cuts go.
+    pub snapshot_dir: Option<&'a Path>,
 }
 
 /// A running disk.
@@ -152,7 +154,8 @@ impl Disk {
 
     /// Takes the disk out and puts another one in, while the guest has nothing of it. Gives how the one before ended.
     pub fn change(&mut self, next: &Next<'_>, interrupt: &Interrupt) -> Result<DiskEnd, Failure> {
-        let mut args = serde_json::json!({ "blk_file": next.image, "seed": next.seed });
+        let mut args =
+            serde_json::json!({ "blk_file": next.image, "seed": next.seed, "snapshot_dir": next.snapshot_dir });
         args["faults"] = next.script.iter().map(|script| serde_json::json!(script)).collect();
         if let Some(folder) = next.records {
             args["trace_file"] = serde_json::json!(folder.file(folder::DEVICE_TRACE));

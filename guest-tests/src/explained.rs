@@ -5,9 +5,10 @@
 //! kernel, an error that was kept from fsync, a range converted after its write failed, and, where the disk kept its word, data
 //! that is stale, lost or corrupt, and damage that the kernel did not speak of.
 
+use crate::crash_states::within::Cuts;
 use crate::findings::{
     CONTENTS_NOT_ALLOWED, CORRUPT_DATA_RETURNED, EXTENT_MAP_NOT_ALLOWED, FILE_LOST, FILE_SYSTEM_DAMAGED,
-    KERNEL_COMPLAINT, NAME_NOT_ALLOWED, STALE_DATA_READ, WRITTEN_DATA_LOST, is_grave,
+    KERNEL_COMPLAINT, NAME_NOT_ALLOWED, STALE_DATA_READ, WRITTEN_DATA_LOST, is_grave, telling,
 };
 use crate::verdict::{Explained, Finding};
 
@@ -34,6 +35,18 @@ pub fn sort(findings: Vec<Finding>, witness: &Witness) -> (Vec<Finding>, Vec<Exp
         }
     }
     (rest, explained)
+}
+
+/// What a disk lost whose cache answers flushes and carries none out, if the power was cut: as it must be, and told with how often.
+pub fn lost_with_the_cache(cuts: &Cuts) -> Option<Explained> {
+    let first = cuts.first_loss.as_ref()?;
+    let what = match (&first.damage, first.broken.first()) {
+        (Some((step, said)), _) => format!("{step}: {}", telling(said)),
+        (None, broken) => broken.map_or_else(String::new, |broken| broken.what.clone()),
+    };
+    let id = if first.damage.is_some() { FILE_SYSTEM_DAMAGED } else { WRITTEN_DATA_LOST };
+    let by = format!("the disk's cache answers flushes and carries none out: so it is in {} states", cuts.losses);
+    Some(Explained { finding: Finding::new(id, first.sentence(&what)), by })
 }
 
 impl Witness {

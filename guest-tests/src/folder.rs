@@ -59,6 +59,9 @@ pub const END_STATE: &str = "end-state.json";
 /// A copy of what a power cut left, and its files, while they are looked at.
 pub const LEFT: &str = "left";
 
+/// What power cuts may have left, while the run goes on; kept where one of the states is bad.
+pub const STATES: &str = "states";
+
 /// The guest's first files, while it works.
 pub const INITRAMFS: &str = "initramfs.cpio";
 
@@ -90,6 +93,7 @@ const ALL: &[&str] = &[
     CRASH_STATES,
     END_STATE,
     LEFT,
+    STATES,
     INITRAMFS,
 ];
 

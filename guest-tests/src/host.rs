@@ -3,6 +3,7 @@
 //! The judge reads it instead of the machine, so that judging again gives the same.
 
 use crate::crash_states::Left;
+use crate::crash_states::within::Cuts;
 use crate::failure::Failure;
 use crate::folder::{self, RunFolder};
 use guest_init::pattern::Run;
@@ -42,6 +43,9 @@ pub struct Host {
     /// What a power cut that ended the run left; none: there was no such cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Left>,
+    /// What the run's other power cuts may have left; none: the script has none, or somebody else looks at them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuts: Option<Cuts>,
     /// How long each stage took.
     pub phases: Vec<Phase>,
     /// The command that shows it again.

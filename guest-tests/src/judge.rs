@@ -117,6 +117,11 @@ fn read_trace(run: &RunFolder, host: &Host) -> Result<Decoded, String> {
             None => "there is no guest.raw: the guest was never traced, or the file was removed".to_owned(),
         });
     }
+    decoded(run)
+}
+
+/// The guest's trace, as far as the folder has one.
+pub fn decoded(run: &RunFolder) -> Result<Decoded, String> {
     let raw = run.read(folder::GUEST_RAW).map_err(|failure| failure.to_string())?;
     kernel_trace::decode(&raw).map_err(|error| error.to_string())
 }
@@ -132,7 +137,13 @@ pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
     let modelled = modelled::follow(recorded);
     let expected = expectation::choose(&recorded.scenario.expect, release);
     let fired = fired(recorded);
-    let (findings, explained) = sorted(find(recorded, &modelled, &expected), &expected, recorded);
+    let (mut findings, mut explained) = sorted(find(recorded, &modelled, &expected), &expected, recorded);
+    let after_cuts = recorded.host.cuts.iter().flat_map(findings::in_cuts).collect();
+    let (after_cuts, cuts_explained) = sorted(after_cuts, &expected, recorded);
+    let durability = durability(recorded, !after_cuts.is_empty());
+    findings.extend(after_cuts);
+    explained.extend(cuts_explained);
+    explained.extend(recorded.host.cuts.iter().filter_map(explained::lost_with_the_cache));
     let script_unmet = script_unmet(recorded);
     let reads = reads(&recorded.ops);
     let (outcome, why) = outcome(recorded, lockstep, why);
@@ -146,7 +157,7 @@ pub fn judge(recorded: &Recorded) -> Result<Judged, Failure> {
         image: &host.image,
     };
     let conclusion = expectation::conclude(&expected, &seen);
-    let oracles = oracles(lockstep, recorded, &findings);
+    let oracles = oracles(lockstep, recorded, &findings, durability);
     let counts = recorded.end.as_ref().map(|_| modelled.followed.counts);
     let comparison = comparison.ok();
     let verdict = Verdict {
@@ -291,7 +302,7 @@ fn outcome(recorded: &Recorded, lockstep: Lockstep, why: String) -> (Outcome, St
             GuestEnd::Done if recorded.ops.iter().all(|op| op.result.is_some()) => (Outcome::Same, why),
             GuestEnd::Done => (Outcome::Unjudged, "an operation has no result".to_owned()),
             GuestEnd::Died { why } => (Outcome::Unjudged, why.clone()),
-            GuestEnd::PowerCut { why: cut } => match durability(recorded) {
+            GuestEnd::PowerCut { why: cut } => match durability(recorded, false) {
                 Check::NotRun => (Outcome::Unjudged, format!("{cut}; {}", left_unjudged(recorded))),
                 Check::Pass | Check::Fail => (Outcome::Same, format!("{why}; {cut}; what it left was judged")),
             },
@@ -389,11 +400,14 @@ fn script_unmet(recorded: &Recorded) -> Option<String> {
     unmet.or_else(|| recorded.host.expect_unmet.then(|| "vhost-blk says so by its exit code".to_owned()))
 }
 
-fn oracles(lockstep: Lockstep, recorded: &Recorded, findings: &[Finding]) -> Oracles {
+fn oracles(lockstep: Lockstep, recorded: &Recorded, findings: &[Finding], durability: Check) -> Oracles {
     let host = &recorded.host;
     let found = |id: &str| findings.iter().any(|finding| finding.id == id);
     let check = |id: &str| if found(id) { Check::Fail } else { Check::Pass };
-    let of_the_end = |finding: &&Finding| finding.op.is_none() && findings::OF_THE_END.contains(&finding.id.as_str());
+    let of_the_end = |finding: &&Finding| {
+        let at_the_end = finding.op.is_none() && !findings::is_after_cut(finding);
+        at_the_end && findings::OF_THE_END.contains(&finding.id.as_str())
+    };
     let end_state = if findings.iter().any(|finding| of_the_end(&finding)) { Check::Fail } else { Check::Pass };
     Oracles {
         lockstep,
@@ -403,17 +417,25 @@ fn oracles(lockstep: Lockstep, recorded: &Recorded, findings: &[Finding]) -> Ora
             .filter(|_| modelled::end_is_known(recorded))
             .map_or(Check::NotRun, |_| end_state),
         kernel_log: check(findings::KERNEL_COMPLAINT),
-        durability: durability(recorded),
+        durability,
     }
 }
 
-/// What a power cut left, if the run ended with one; else what `crash-states` has found since.
-fn durability(recorded: &Recorded) -> Check {
+/// What a power cut left, if the run ended with one; what others may have left, if they were judged with the run; else what
+/// `crash-states` has found since.
+fn durability(recorded: &Recorded, bad_states: bool) -> Check {
+    if bad_states {
+        return Check::Fail;
+    }
     match &recorded.host.left {
         Some(left) if left.damage.is_some() || !left.broken.is_empty() => Check::Fail,
         Some(left) if left.not_judged.is_none() && left.promised_files > 0 => Check::Pass,
         Some(_) => Check::NotRun,
-        None => recorded.crash_states.unwrap_or(Check::NotRun),
+        None => match &recorded.host.cuts {
+            // A cache that lies keeps no promise: that is told, and is no pass.
+            Some(cuts) if cuts.promised_files > 0 && cuts.losses == 0 => Check::Pass,
+            _ => recorded.crash_states.unwrap_or(Check::NotRun),
+        },
     }
 }
 

@@ -137,7 +137,10 @@ pub fn metadata_failed(recorded: &Recorded) -> bool {
 pub fn lies(recorded: &Recorded) -> u64 {
     let Ok(decisions) = &recorded.decisions else { return 0 };
     let script = &recorded.scenario.script;
-    let told: u64 = script.lies().into_iter().filter_map(|rule| decisions.fired.get(rule)).sum();
+    // A cut after which the guest goes on as if nothing had happened takes nothing from it, whatever the cache forgets.
+    let spared = script.ids_of_cuts(Then::Snapshot);
+    let lies = script.lies().into_iter().filter(|id| !spared.contains(id));
+    let told: u64 = lies.filter_map(|rule| decisions.fired.get(rule)).sum();
     let goes_on = script.power_cuts().contains(&Then::Disconnect);
     let by_rule = decisions.records.iter().filter(|record| matches!(record.outcome, Outcome::PowerCut {})).count();
     let by_event = decisions.events.iter().filter(|event| matches!(event.event, Happened::PowerCut {})).count();

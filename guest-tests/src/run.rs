@@ -5,7 +5,7 @@
 
 use crate::aftermath;
 use crate::args;
-use crate::crash_states;
+use crate::crash_states::{self, within};
 use crate::dialect;
 use crate::disk::{self, Disk, DiskEnd};
 use crate::failure::Failure;
@@ -96,7 +96,7 @@ pub fn run_scenario(
     folder.write(folder::SCENARIO, plan.scenario.to_json())?;
     folder.write(folder::SCRIPT, plan.scenario.script.normalized())?;
     // States say nothing without the image they are of.
-    let scratch = Scratch::new(&folder, args.keep_image || args.snapshot_dir.is_some());
+    let mut scratch = Scratch::new(&folder, args.keep_image || args.snapshot_dir.is_some());
     interrupt.check()?;
     build_image(&plan.scenario, plan.nonce, &scratch.image)?;
     phases.done("image");
@@ -115,11 +115,17 @@ pub fn run_scenario(
         canary: args.canary.as_deref(),
         repeat,
     };
-    let host = aftermath::look(&case, programs, &folder, told, disk_end)?;
+    let mut host = aftermath::look(&case, programs, &folder, told, disk_end)?;
+    phases.done("end state");
     if let Some(dir) = &args.snapshot_dir {
         crash_states::cuts::write_run_of(dir, folder.path(), &scratch.image)?;
     }
-    phases.done("end state");
+    let view = within::with_image(&programs.vhost_blk, &folder);
+    host.cuts = within::look(&plan.scenario, plan.nonce, &folder, interrupt, &view)?;
+    if let Some(cuts) = &host.cuts {
+        phases.done("crash states");
+        scratch.keep_image |= !cuts.bad.is_empty();
+    }
     Ok(Ran { folder, host, phases })
 }
 
@@ -251,13 +257,17 @@ fn work(
     phases: Phases,
 ) -> Result<(Told, DiskEnd, Phases), Failure> {
     let script = folder.file(folder::SCRIPT);
+    let states = match &args.snapshot_dir {
+        Some(dir) => Some(dir.clone()),
+        None => within::folder_for(&plan.scenario, folder)?,
+    };
     let config = disk::Config {
         image: &scratch.image,
         script: plan.scenario.faults.is_some().then_some(script.as_path()),
         seed: args.seed,
         queues: plan.scenario.guest.queues(),
         reconnects: plan.scenario.script.leaves_front_end(),
-        snapshot_dir: args.snapshot_dir.as_deref(),
+        snapshot_dir: states.as_deref(),
         planted_lie: args.planted_lie.as_deref(),
         records: true,
     };

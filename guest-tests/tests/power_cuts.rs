@@ -146,6 +146,48 @@ fn a_disk_that_comes_back_without_its_cache_is_found_by_what_is_read_then() {
 }
 
 #[test]
+fn a_run_judges_what_its_cut_may_have_left_and_where_all_is_well_keeps_nothing_of_it() {
+    let _guard = one_at_a_time();
+    let ran = run("power-cut-after-fsync", false);
+    assert_eq!(ran.verdict["oracles"]["durability"], "pass", "{:#}", ran.verdict);
+    let host = std::fs::read_to_string(ran.path("run/host.json")).expect("a run writes it");
+    let cuts = &serde_json::from_str::<Value>(&host).expect("JSON")["cuts"];
+    assert_eq!(cuts["cuts"], 1, "{cuts:#}");
+    assert!(cuts["judged"].as_u64() >= Some(2) && cuts["promised_bytes"].as_u64() >= Some(16_384), "{cuts:#}");
+    assert!(!ran.path("run/states").exists() && !ran.path("run/disk.img").exists());
+}
+
+/// Recorded from 6.1 with `--planted-lie drop-flush`: the disk's record and the guest's trace show flushes that were answered, and nothing
+/// else says that they were not carried out. The image at the cut is as it was made, since nothing ever reached it.
+#[test]
+fn a_disk_that_answers_flushes_and_does_nothing_is_noticed_from_its_recording() {
+    use guest_tests::crash_states::within;
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded-cuts/dropped-flush");
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let folder = guest_tests::folder::RunFolder::take(place.path()).expect("it is new");
+    std::fs::create_dir(folder.file("states")).expect("made");
+    for part in ["", "states"] {
+        for entry in std::fs::read_dir(recorded.join(part)).expect("it is in the tree") {
+            let file = entry.expect("an entry").path();
+            if file.is_file() {
+                std::fs::copy(&file, folder.file(part).join(file.file_name().expect("a name"))).expect("copied");
+            }
+        }
+    }
+    let scenario = guest_tests::scenario::load(&folder.file("scenario.json")).expect("a scenario");
+    let nonce = guest_tests::run::nonce(&scenario);
+    guest_tests::run::build_image(&scenario, nonce, &folder.file("disk.img")).expect("an image");
+    let vhost_blk = program().with_file_name("vhost-blk");
+    let view = within::with_image(&vhost_blk, &folder);
+    let cuts = within::look(&scenario, nonce, &folder, &Default::default(), &view).expect("judged").expect("states");
+    assert_eq!((cuts.cuts, cuts.judged, cuts.losses), (1, 6, 0));
+    let first = cuts.bad.first().expect("a state without what was fsynced");
+    assert_eq!((&*first.file, first.survive), ("cut-0001-state-0000.snap", 0));
+    assert_eq!(first.broken[0].what, "f is missing, and its name was fsynced");
+    assert!(cuts.bad.iter().all(|state| state.lost > 0), "where everything survives nothing is missing");
+}
+
+#[test]
 fn wrong_arguments_have_exit_code_2_and_say_what_mends_them() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let states = folder.path().as_os_str();

@@ -143,6 +143,8 @@ pub enum Survivors {
     Reduced,
     /// Some: every subset, as far as there are no more than 2^12.
     Exhaustive,
+    /// Some: drawn prefixes and subsets.
+    Drawn,
 }
 
 /// `then` of a cut that was asked for here.
@@ -176,6 +178,7 @@ impl Survivors {
             Survivors::Prefix => Unflushed::Prefix,
             Survivors::Reduced => subset(Strategy::Reduced),
             Survivors::Exhaustive => subset(Strategy::Exhaustive),
+            Survivors::Drawn => subset(Strategy::Drawn),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Only for canaries. A fault script's lies are decided, recorded and kept beside the image; this one is none of that, so a
 //! device that tells it is of no use for anything else. It is told once, about the first large transfer, which is the
-//! workload's. Asking for it takes the flag and, by the same name, the environment: nobody meets it by a slip.
+//! workload's; only the lie about flushes is told of each. Asking for it takes the flag and, by the same name, the environment: nobody meets it by a slip.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,6 +23,8 @@ pub enum Lie {
     FlipBit,
     /// A read gives zeroes.
     ZeroRead,
+    /// Flushes are answered and not carried out: what a volatile write cache holds is lost with the power.
+    DropFlush,
 }
 
 /// A lie that has been told, or not yet.
@@ -54,6 +56,11 @@ impl Planted {
         if self.lie == Lie::ZeroRead && self.is_time(bytes.len()) {
             bytes.fill(0);
         }
+    }
+
+    /// Whether a flush is carried out.
+    pub fn flushes(&self) -> bool {
+        self.lie != Lie::DropFlush
     }
 
     fn is_time(&self, bytes: usize) -> bool {

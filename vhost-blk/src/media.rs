@@ -130,6 +130,9 @@ impl Media {
 
     /// A flush of the guest's.
     pub fn flush(&self) -> Result<(), HostError> {
+        if self.planted.as_ref().is_some_and(|planted| !planted.flushes()) {
+            return Ok(());
+        }
         if let Some(volatile) = &self.volatile {
             if volatile.lying {
                 return Ok(());
@@ -330,6 +333,18 @@ mod tests {
         media.write_at(&[1; 512], 0, 0).expect("written");
         media.flush().expect("answered");
         assert_eq!((image(&file), media.flushes()), (vec![7; 8192], 0));
+        media.finish().expect("ended");
+        assert_eq!(image(&file)[..512], [1; 512]);
+    }
+
+    #[test]
+    fn a_planted_lie_answers_flushes_of_a_cache_that_does_not_lie_and_carries_none_out() {
+        let (file, media) = media(WRITEBACK);
+        let media = media.with_planted(Some(Lie::DropFlush));
+        media.write_at(&[1; 512], 0, 0).expect("written");
+        media.flush().expect("answered");
+        assert_eq!((image(&file), media.flushes()), (vec![7; 8192], 0));
+        assert!(!media.cache().expect("a cache").is_empty(), "a power cut may lose it");
         media.finish().expect("ended");
         assert_eq!(image(&file)[..512], [1; 512]);
     }

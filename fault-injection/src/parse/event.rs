@@ -88,9 +88,10 @@ impl Parser<'_> {
         let fields = self.r.object(at, &["subset"])?;
         let at = self.r.required(&fields, "subset").cloned()?;
         let fields = self.r.object(&at, &["strategy", "max_states"])?;
-        let choices = [("reduced", Strategy::Reduced), ("exhaustive", Strategy::Exhaustive)];
+        let choices =
+            [("reduced", Strategy::Reduced), ("exhaustive", Strategy::Exhaustive), ("drawn", Strategy::Drawn)];
         let strategy = fields.get("strategy").map_or(Some(Strategy::Reduced), |at| self.r.choice(at, &choices))?;
-        let unless_given = if strategy == Strategy::Reduced { 32 } else { MAX_STATES };
+        let unless_given = if strategy == Strategy::Exhaustive { MAX_STATES } else { 32 };
         let most = u64::from(MAX_STATES);
         let max_states =
             fields.get("max_states").map_or(Some(unless_given.into()), |at| self.r.integer(at, 1, most))?;

@@ -2,7 +2,7 @@
 
 use crate::night::Night;
 use crate::universe::{self, Fault, NOT_LOOKED};
-use night_results::{Armed, Fired};
+use night_results::{Armed, Fired, PowerCuts};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +15,7 @@ pub struct Coverage {
     beyond: BTreeMap<String, u64>,
     /// In how many scenarios each pair was seen.
     pairs: BTreeMap<String, u64>,
+    power_cuts: CutsCovered,
 }
 
 /// What was tried of one fault on one class.
@@ -56,6 +57,30 @@ pub struct Covered {
     pub faults: FaultsCovered,
     /// The replica's pairs.
     pub pairs: PairsCovered,
+    /// Power cuts that leave states.
+    #[serde(default)]
+    pub power_cuts: CutsCovered,
+}
+
+/// Power cuts that leave states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutsCovered {
+    /// Scenarios whose script has one.
+    pub scenarios: u64,
+    /// Those in which none came.
+    pub never_came: u64,
+    /// Those in which one came, and nothing had been promised before it that could have been looked for.
+    pub nothing_promised: u64,
+    /// Cuts that came.
+    pub cuts: u64,
+    /// States that were written down.
+    pub states: u64,
+    /// States that were judged.
+    pub judged: u64,
+    /// States of a cache that lies, without what was fsynced.
+    pub losses: u64,
+    /// States that may not be.
+    pub bad: u64,
 }
 
 /// Cells of action, type of request, class and answer.
@@ -92,6 +117,7 @@ impl Coverage {
             for pair in &line.pairs {
                 *coverage.pairs.entry(pair.clone()).or_default() += 1;
             }
+            line.power_cuts.iter().for_each(|cuts| coverage.power_cuts.add(cuts));
         }
         coverage
     }
@@ -173,12 +199,26 @@ impl Coverage {
         let pairs = self.pairs();
         Covered {
             faults,
+            power_cuts: self.power_cuts,
             pairs: PairsCovered {
                 universe: pairs.len() as u64,
                 seen: pairs.values().filter(|n| **n > 0).count() as u64,
                 beyond: self.pairs_beyond().len() as u64,
             },
         }
+    }
+}
+
+impl CutsCovered {
+    fn add(&mut self, of: &PowerCuts) {
+        self.scenarios += 1;
+        self.never_came += u64::from(of.cuts == 0);
+        self.nothing_promised += u64::from(of.cuts > 0 && of.promised_files == 0);
+        self.cuts += of.cuts;
+        self.states += of.states;
+        self.judged += of.judged;
+        self.losses += of.losses;
+        self.bad += of.bad;
     }
 }
 

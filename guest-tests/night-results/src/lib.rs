@@ -20,7 +20,9 @@ pub use asked::{HostFacts, NightJson, NightState, Shard, Versions};
 pub use error::Damage;
 pub use known::{Known, KnownKernels, read_known};
 pub use ledger::{Ledger, Torn, read_ledger};
-pub use line::{Again, Armed, Compared, Fired, Needed, Outcome, ResultLine, Shrunk, Signature, Triage, VerdictWord};
+pub use line::{
+    Again, Armed, Compared, Fired, Needed, Outcome, PowerCuts, ResultLine, Shrunk, Signature, Triage, VerdictWord,
+};
 pub use merge::{merge, merge_asked};
 pub use scenario_generator::Seed;
 pub use unit::{Canary, Unit, UnitError};

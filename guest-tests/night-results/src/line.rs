@@ -43,6 +43,9 @@ pub struct ResultLine {
     pub pairs: Vec<String>,
     /// How much was compared.
     pub compared: Compared,
+    /// What became of the script's power cuts that leave states; none: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_cuts: Option<PowerCuts>,
     /// Wall time of the unit, its judging included.
     pub took_ms: u64,
     /// Wall time of the boot that it was the first unit of.
@@ -198,6 +201,24 @@ pub struct Compared {
     pub responses: u64,
 }
 
+/// Power cuts of a run, and the states they may have left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PowerCuts {
+    /// Cuts that came; none: the script's never did, and nothing is known of durability.
+    pub cuts: u64,
+    /// States that the disk wrote down.
+    pub states: u64,
+    /// Those that were judged.
+    pub judged: u64,
+    /// Files of which something had been promised, summed over these.
+    pub promised_files: u64,
+    /// States of a cache that lies, without what was fsynced: as they must be.
+    pub losses: u64,
+    /// States that may not be.
+    pub bad: u64,
+}
+
 impl ResultLine {
     /// A line that says nothing yet.
     pub fn new(unit: Unit, scenario: impl Into<String>, series: impl Into<String>) -> ResultLine {
@@ -219,6 +240,7 @@ impl ResultLine {
             armed: Vec::new(),
             pairs: Vec::new(),
             compared: Compared::default(),
+            power_cuts: None,
             took_ms: 0,
             boot_ms: None,
             repro: String::new(),

@@ -51,7 +51,17 @@ impl Filesystem {
 
     /// Whether it promises to be whole after a power cut, and to show nothing that was on the disk before.
     pub fn survives_power_cuts(&self) -> bool {
-        matches!(self.data, Data::Ordered | Data::Journal)
+        matches!(self.data, Data::Ordered | Data::Journal) && !self.has_fast_commits()
+    }
+
+    /// Whether what a cut leaves of it can be judged. A commit block that does not wait for what it commits relies on checksums alone, and
+    /// no program of the host replays fast commits as a kernel does.
+    pub fn keeps_order(&self) -> bool {
+        !self.has("journal_async_commit") && !self.has_fast_commits()
+    }
+
+    fn has_fast_commits(&self) -> bool {
+        self.mkfs.iter().any(|word| word.contains("fast_commit"))
     }
 
     /// `filesystem` of a scenario.

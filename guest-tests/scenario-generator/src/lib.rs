@@ -36,7 +36,10 @@ pub fn scenario(seed: Seed) -> Value {
     let logical_bytes = shape.device.logical_block_bytes.unwrap_or(512).into();
     let trims = shape.device.discard != Some(false);
     let workload = workload::draw(&mut streams, &filesystem, logical_bytes, trims, shrink);
-    let faults = faults::draw(&mut streams, &shape, &filesystem, &workload.names, shrink);
+    let mut faults = faults::draw(&mut streams, &shape, &filesystem, &workload.names, shrink);
+    if shrink.is_none() {
+        faults.cut_the_power(&mut streams.named("power cuts"), &shape, &filesystem);
+    }
     json!({
         "scenario": 1,
         "name": format!("seed-{seed}"),

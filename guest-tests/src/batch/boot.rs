@@ -3,6 +3,7 @@
 use super::logs::Growing;
 use super::{BootSpec, Why};
 use crate::aftermath::{self, Case};
+use crate::crash_states::within;
 use crate::disk::{Config, Disk, DiskEnd, Next};
 use crate::failure::{At, Failure};
 use crate::folder::{self, RunFolder};
@@ -158,7 +159,7 @@ impl Boot {
         repeat: &str,
     ) -> Result<Ran, Failure> {
         let phases = Phases::start();
-        let scratch = Scratch(vec![folder.file(folder::IMAGE), folder.file(folder::DEVICE_TRACE)]);
+        let mut scratch = Scratch(vec![folder.file(folder::DEVICE_TRACE), folder.file(folder::IMAGE)]);
         space::require(folder.path(), (scenario.filesystem.size_mib << 20) + run::RECORDS_BYTES)?;
         folder.write(folder::SCENARIO, scenario.to_json())?;
         folder.write(folder::SCRIPT, scenario.script.normalized())?;
@@ -178,8 +179,16 @@ impl Boot {
             canary: self.spec.canary.as_deref(),
             repeat,
         };
-        let host = aftermath::look(&case, &self.programs, &folder, told, disk_end)?;
+        let mut host = aftermath::look(&case, &self.programs, &folder, told, disk_end)?;
         phases.done("end state");
+        let interrupt = self.talk.as_ref().map(|talk| talk.surroundings().interrupt.clone()).unwrap_or_default();
+        host.cuts =
+            within::look(scenario, nonce, &folder, &interrupt, &within::with_image(&self.programs.vhost_blk, &folder))?;
+        if let Some(cuts) = &host.cuts {
+            phases.done("crash states");
+            // States say nothing without the image they are of.
+            scratch.0.truncate(if cuts.bad.is_empty() { 2 } else { 1 });
+        }
         drop(scratch);
         Ok(Ran { folder, host, phases })
     }
@@ -232,7 +241,13 @@ impl Boot {
         at_rest: AtRest,
     ) -> Result<(Told, DiskEnd, Phases), Failure> {
         self.broken = why_not(scenario, at_rest, self.tainted_before);
-        let next = Next { image: &self.idle.image, script: Some(&self.idle.script), seed: None, records: None };
+        let next = Next {
+            image: &self.idle.image,
+            script: Some(&self.idle.script),
+            seed: None,
+            records: None,
+            snapshot_dir: None,
+        };
         let mut machine = talk.surroundings();
         let interrupt = machine.interrupt.clone();
         let changed = machine.disk.change(&next, &interrupt);
@@ -300,7 +315,9 @@ fn put_in(
     phases.done("image");
     let script = folder.file(folder::SCRIPT);
     let script = scenario.faults.is_some().then_some(script.as_path());
-    let next = Next { image: &folder.file(folder::IMAGE), script, seed, records: Some(folder) };
+    let states = within::folder_for(scenario, folder)?;
+    let image = folder.file(folder::IMAGE);
+    let next = Next { image: &image, script, seed, records: Some(folder), snapshot_dir: states.as_deref() };
     let interrupt = machine.interrupt.clone();
     machine.disk.change(&next, &interrupt)?;
     machine.hear_of_power_cuts(scenario)?;

@@ -11,6 +11,8 @@ const MAGIC_AT: usize = 0x38;
 const MAGIC: u16 = 0xef53;
 const STATE_AT: usize = 0x3a;
 const STATE_ERROR: u16 = 2;
+const COMPAT_AT: usize = 0x5c;
+const COMPAT_HAS_JOURNAL: u16 = 4;
 const INCOMPAT_AT: usize = 0x60;
 const INCOMPAT_RECOVER: u16 = 4;
 
@@ -32,7 +34,8 @@ pub struct Checked {
     pub error_recorded: bool,
 }
 
-/// Replays the journal as a mount would, in `image` itself, and looks at everything.
+/// Replays the journal as a mount would, in `image` itself, and looks at everything. A file system without a journal promises
+/// no more than that `e2fsck` can make it whole, so there that is done.
 pub fn replay_and_check(image: &Path) -> Result<Checked, Failure> {
     let Some(marks) = Marks::of(image)? else {
         let damage = Damage { step: "superblock", said: "no ext4 file system is there".into() };
@@ -40,6 +43,9 @@ pub fn replay_and_check(image: &Path) -> Result<Checked, Failure> {
     };
     let mut error_recorded = marks.error_recorded;
     let damaged = |step, said, error_recorded| Ok(Checked { damage: Some(Damage { step, said }), error_recorded });
+    if !marks.has_journal {
+        return repair_and_check(image, error_recorded);
+    }
     if marks.needs_replay {
         let (code, said) = e2fsck(&["-p", "-E", "journal_only"], image)?;
         if code > 1 {
@@ -59,6 +65,23 @@ pub fn replay_and_check(image: &Path) -> Result<Checked, Failure> {
         (0, _) => Ok(Checked { damage: None, error_recorded }),
         (_, said) => damaged("e2fsck -fn", said, error_recorded),
     }
+}
+
+/// What one repair brings to light, another may have to mend: a person would run it twice too.
+fn repair_and_check(image: &Path, error_recorded: bool) -> Result<Checked, Failure> {
+    let mut last = (0, String::new());
+    for _ in 0..2 {
+        let (code, said) = e2fsck(&["-f", "-y"], image)?;
+        if code & 4 != 0 {
+            let damage = Damage { step: "e2fsck -fy", said };
+            return Ok(Checked { damage: Some(damage), error_recorded });
+        }
+        last = e2fsck(&["-f", "-n"], image)?;
+        if last.0 == 0 {
+            return Ok(Checked { damage: None, error_recorded });
+        }
+    }
+    Ok(Checked { damage: Some(Damage { step: "e2fsck -fn after -fy", said: last.1 }), error_recorded })
 }
 
 /// `e2fsck -p` repairs more than a mount would, a missing journal for one. A line that is none of these is such a repair.
@@ -84,6 +107,8 @@ fn forget_the_error(image: &Path) -> Result<(), Failure> {
 /// What the superblock says of the file system as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marks {
+    /// There is a journal.
+    pub has_journal: bool,
     /// The journal must be replayed.
     pub needs_replay: bool,
     /// The kernel has met an error.
@@ -99,6 +124,7 @@ impl Marks {
         file.read_exact_at(&mut superblock, SUPERBLOCK_AT).at("read", image)?;
         let at = |offset: usize| u16::from_le_bytes([superblock[offset], superblock[offset + 1]]);
         let marks = || Marks {
+            has_journal: at(COMPAT_AT) & COMPAT_HAS_JOURNAL != 0,
             needs_replay: at(INCOMPAT_AT) & INCOMPAT_RECOVER != 0,
             error_recorded: at(STATE_AT) & STATE_ERROR != 0,
         };

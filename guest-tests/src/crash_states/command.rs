@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::folder::{self, RunFolder};
 use crate::interrupt::Interrupt;
 use crate::judge::{self, Recorded};
+use crate::ops::OpLine;
 use crate::programs;
 use crate::scenario::Scenario;
 use crate::show;
@@ -16,12 +17,41 @@ use guest_vm::KernelSpec;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Why the files of this file system are not judged; none: they can be.
-pub fn not_judged(scenario: &Scenario) -> Option<String> {
+/// How much of what a cut leaves can be judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// The file system and its files.
+    Whole,
+    /// The file system alone, and why.
+    Structure(String),
+    /// Nothing, and why.
+    Nothing(String),
+}
+
+/// What is judged of this file system.
+pub fn judged(scenario: &Scenario) -> Judged {
     let mkfs = scenario.filesystem.mkfs.join(" ");
-    ["^has_journal", "fast_commit"].into_iter().find(|word| mkfs.contains(word)).map(|word| {
-        format!("the file system was made with {word}; what is promised about names is only known with a plain journal")
-    })
+    match () {
+        () if mkfs.contains("fast_commit") => {
+            let why = "the file system has fast commits: e2fsck 1.47 replays not all that a kernel replays, so what it finds says nothing";
+            Judged::Nothing(why.into())
+        }
+        () if mkfs.contains("^has_journal") => {
+            let why = "the file system has no journal: it promises no more than that e2fsck can make it whole";
+            Judged::Structure(why.into())
+        }
+        () => Judged::Whole,
+    }
+}
+
+impl Judged {
+    /// Why files are not judged; none: they are.
+    pub fn without_files(self) -> Option<String> {
+        match self {
+            Judged::Whole => None,
+            Judged::Structure(why) | Judged::Nothing(why) => Some(why),
+        }
+    }
 }
 
 /// What counts as a promise in this run.
@@ -35,16 +65,32 @@ pub fn rules(scenario: &Scenario, order: &Order) -> Rules {
 
 /// What must be on the disk that a cut with `kill_vm` or `disconnect` left: after it the device answers nothing, so every
 /// fsync that returned 0 rests on what was answered before. Which operations had begun is not known, so all may have.
-pub fn after_the_end(
-    recorded_ops: &[crate::ops::OpLine],
-    scenario: &Scenario,
-    order: &Order,
-) -> Result<Expected, String> {
-    if let Some(why) = not_judged(scenario) {
+pub fn after_the_end(recorded_ops: &[OpLine], scenario: &Scenario, order: &Order) -> Result<Expected, String> {
+    if let Some(why) = judged(scenario).without_files() {
         return Err(why);
     }
     let all = recorded_ops.len() as u32;
     Ok(Expected::at(recorded_ops, Reach { returned: all, begun: all }, rules(scenario, order)))
+}
+
+/// How far the workload had come at each cut of a folder; an error names a cut that the device's record does not have.
+pub fn reaches(
+    folder: &Folder,
+    order: &Order,
+    ops: &[OpLine],
+    seen: Option<&Seen>,
+) -> Result<BTreeMap<u64, Reach>, Failure> {
+    let of_cut = |cut: &cuts::Cut| {
+        let reach = order.reach(cut.cut, ops, seen).filter(|_| order.seq(cut.cut) == Some(cut.seq));
+        reach.map(|reach| (cut.cut, reach)).ok_or_else(|| {
+            Failure::BadInput(format!(
+                "the device's record does not have cut {} where the states in {} do: they are of another run",
+                cut.cut,
+                folder.path.display()
+            ))
+        })
+    };
+    folder.cuts.iter().map(of_cut).collect()
 }
 
 /// Does it all.
@@ -93,7 +139,7 @@ pub fn crash_states(
 
 /// Where both are: as the user says, else as the run has written it down.
 fn image_and_run(wanted: &args::CrashStates) -> Result<(PathBuf, Option<PathBuf>), Failure> {
-    let known = cuts::run_of(&wanted.dir)?;
+    let known = cuts::run_of(&wanted.dir)?.or_else(|| cuts::run_around(&wanted.dir));
     let of_run = |run: &PathBuf| run.join(folder::IMAGE);
     let run = wanted.run.clone().or_else(|| known.as_ref().map(|known| known.run.clone()));
     let image = wanted.image.clone();
@@ -133,27 +179,17 @@ fn promises(recorded: &Recorded, run: &Path, folder: &Folder) -> Result<(Promise
     let order = Order::read(&text).map_err(Failure::BadInput)?;
     let device = recorded.device.as_ref().map_err(|why| Failure::BadInput(why.clone()))?;
     let losses = device.losses();
-    let why = not_judged(&recorded.scenario).or_else(|| (!losses.is_empty()).then(|| losses.join("; ")));
-    if let Some(why) = why {
+    let why = judged(&recorded.scenario).without_files();
+    if let Some(why) = why.or_else(|| (!losses.is_empty()).then(|| losses.join("; "))) {
         return Ok((None, why, order.early_bytes));
     }
     let seen = recorded.trace.as_ref().map_err(String::clone).and_then(|trace| Seen::join(trace, device));
     if let Err(why) = &seen {
         show::progress(&format!("what had been fsynced is known from marks alone: {why}"));
     }
-    let mut promises = BTreeMap::new();
-    for cut in &folder.cuts {
-        let reach = order.reach(cut.cut, &recorded.ops, seen.as_ref().ok());
-        let reach = reach.filter(|_| order.seq(cut.cut) == Some(cut.seq)).ok_or_else(|| {
-            Failure::BadInput(format!(
-                "the device's record in {} does not have cut {} where the states in {} do: they are of another run",
-                run.display(),
-                cut.cut,
-                folder.path.display()
-            ))
-        })?;
-        promises.insert(cut.cut, Expected::at(&recorded.ops, reach, rules(&recorded.scenario, &order)));
-    }
+    let rules = rules(&recorded.scenario, &order);
+    let reaches = reaches(folder, &order, &recorded.ops, seen.as_ref().ok())?;
+    let promises = reaches.into_iter().map(|(cut, reach)| (cut, Expected::at(&recorded.ops, reach, rules))).collect();
     Ok((Some(promises), String::new(), order.early_bytes))
 }
 

@@ -1,6 +1,7 @@
 //! The folder of states, as `vhost-blk --snapshot-dir` left it: cuts.jsonl, and beside it what `guest-tests run` says of the run.
 
 use crate::failure::{At, Failure};
+use crate::folder;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -24,12 +25,34 @@ pub struct Cut {
     /// `seq` of the first request after it.
     #[serde(default)]
     pub seq: u64,
+    /// The rule or event it is of.
+    #[serde(default)]
+    pub by: String,
+    /// The unflushed writes, in the order in which they were answered.
+    #[serde(default)]
+    pub writes: Vec<UnflushedWrite>,
     /// Sets of surviving writes that were tried.
     pub tried: u64,
     /// Every allowed one was.
     pub complete: bool,
     /// Those that differ.
     pub states: Vec<State>,
+}
+
+/// A write that was not flushed when the cut came.
+#[derive(Clone, Debug, Deserialize)]
+pub struct UnflushedWrite {
+    /// Its request.
+    pub seq: u64,
+}
+
+impl Cut {
+    /// Whether a state has the first writes that were answered, and no other: a disk that keeps its writes in order, and has lost
+    /// its flushes alone, may be in it.
+    pub fn keeps_order(&self, state: &State) -> bool {
+        let first = self.writes.iter().map(|write| write.seq).take(state.survives.len());
+        first.eq(state.survives.iter().copied())
+    }
 }
 
 /// One state.
@@ -108,6 +131,13 @@ pub fn run_of(dir: &Path) -> Result<Option<RunOf>, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::io("read", &path, &error)),
     }
+}
+
+/// The run in whose folder the states lie, as a run leaves them that has judged them itself.
+pub fn run_around(dir: &Path) -> Option<RunOf> {
+    let run = dir.canonicalize().ok()?.parent()?.to_owned();
+    let image = run.join(folder::IMAGE);
+    (dir.file_name().is_some_and(|name| name == folder::STATES) && image.is_file()).then_some(RunOf { run, image })
 }
 
 /// Writes down which run a folder's states are of.

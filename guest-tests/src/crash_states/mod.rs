@@ -18,6 +18,7 @@ pub mod order;
 mod report;
 #[cfg(test)]
 mod tests;
+pub mod within;
 
 pub use left::{Left, look as look_at_what_is_left};
 pub use report::{Bad, Contents, Report, describe};

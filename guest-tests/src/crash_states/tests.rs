@@ -1,5 +1,7 @@
 //! States made by hand: images of e2fsprogs, a view that copies them, and workloads of a few operations.
 
+mod within;
+
 use super::*;
 use crate::durability::{Reach, Rules};
 use crate::failure::exit;

@@ -2,33 +2,63 @@
 
 use super::{FILE_SYSTEM_DAMAGED, STALE_DATA_READ, WRITTEN_DATA_LOST};
 use crate::crash_states::Left;
+use crate::crash_states::within::Cuts;
 use crate::durability::Broken;
 use crate::verdict::Finding;
 
 /// One finding of each kind for each file.
 pub fn find(left: &Left) -> Vec<Finding> {
-    let damage = left.damage.as_ref().map(|(step, said)| {
-        let said = said.lines().find(|line| !line.starts_with("Pass")).unwrap_or_default();
-        Finding::new(FILE_SYSTEM_DAMAGED, format!("after the power cut, {step}: {said}"))
-    });
-    let mut findings: Vec<Finding> = damage.into_iter().collect();
-    for broken in &left.broken {
-        let id = if broken.promised { WRITTEN_DATA_LOST } else { STALE_DATA_READ };
-        let known = |finding: &Finding| finding.id == id && finding.path.as_ref() == Some(&broken.path);
-        if !findings.iter().any(known) {
-            findings.push(finding(id, broken));
+    let mut findings = Vec::new();
+    if let Some((step, said)) = &left.damage {
+        findings.push(damaged(format!("after the power cut, {step}: {}", telling(said))));
+    }
+    add(&mut findings, &left.broken, |what| format!("after the power cut {what}"));
+    findings
+}
+
+/// The same in the states of cuts after which the guest went on: of each kind and file the first.
+pub fn in_cuts(cuts: &Cuts) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = Vec::new();
+    for state in &cuts.bad {
+        if let Some((step, said)) = &state.damage
+            && !findings.iter().any(|finding| finding.id == FILE_SYSTEM_DAMAGED)
+        {
+            findings.push(damaged(state.sentence(&format!("{step}: {}", telling(said)))));
         }
+        add(&mut findings, &state.broken, |what| state.sentence(what));
     }
     findings
 }
 
-fn finding(id: &str, broken: &Broken) -> Finding {
-    Finding {
-        path: Some(broken.path.clone()),
-        offset: broken.offset,
-        bytes: broken.bytes,
-        ..Finding::new(id, format!("after the power cut {}", broken.what))
+/// Whether it is one of a state after which the guest went on.
+pub fn is_after_cut(finding: &Finding) -> bool {
+    finding.what.starts_with("after power cut ")
+}
+
+/// The line of a checker that says what is wrong.
+pub fn telling(said: &str) -> &str {
+    let says_nothing = |line: &&str| {
+        line.starts_with("Pass") || line.starts_with("Warning: skipping") || line.contains("recovering journal")
+    };
+    said.lines().find(|line| !says_nothing(line)).unwrap_or_default()
+}
+
+fn damaged(what: String) -> Finding {
+    Finding::new(FILE_SYSTEM_DAMAGED, what)
+}
+
+fn add(findings: &mut Vec<Finding>, broken: &[Broken], sentence: impl Fn(&str) -> String) {
+    for broken in broken {
+        let id = if broken.promised { WRITTEN_DATA_LOST } else { STALE_DATA_READ };
+        let known = |finding: &Finding| finding.id == id && finding.path.as_ref() == Some(&broken.path);
+        if !findings.iter().any(known) {
+            findings.push(finding(id, broken, sentence(&broken.what)));
+        }
     }
+}
+
+fn finding(id: &str, broken: &Broken, what: String) -> Finding {
+    Finding { path: Some(broken.path.clone()), offset: broken.offset, bytes: broken.bytes, ..Finding::new(id, what) }
 }
 
 #[cfg(test)]

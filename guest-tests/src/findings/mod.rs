@@ -10,7 +10,7 @@ mod writeback;
 
 pub use content::{not_allowed, unexpected_results};
 pub use kernel_log::{complaints, is_grave, is_stall};
-pub use left::find as in_left;
+pub use left::{find as in_left, in_cuts, is_after_cut, telling};
 pub use writeback::{Writeback, find as in_writeback};
 
 /// A bio failed, and the range it was to write was turned from unwritten to written all the same.

@@ -34,10 +34,16 @@ pub const MISTAKES: &[&str] = &[
 ];
 
 /// Lies of the disk.
-pub const LIES: &[&str] = &["drop-write", "flip-bit", "zero-read"];
+pub const LIES: &[&str] = &["drop-write", "flip-bit", "zero-read", DROP_FLUSH];
+
+/// A lie that nothing shows but a power cut.
+const DROP_FLUSH: &str = "drop-flush";
 
 /// One extent, four bios, one conversion; and what is read is what was written.
-pub const SCENARIO: &str = include_str!("../../scenarios/clean-interleaved.json");
+const CLEAN: (&str, &str) = ("clean-interleaved", include_str!("../../scenarios/clean-interleaved.json"));
+
+/// An fsync, and then a cut of the power.
+const CUT: (&str, &str) = ("power-cut-after-fsync", include_str!("../../scenarios/power-cut-after-fsync.json"));
 
 /// The two of a night.
 pub fn of_night(first: Seed) -> [Planted; 2] {
@@ -63,6 +69,11 @@ impl Planted {
             Planted::Replica(mistake) => format!("replica:{}", mistake.name()),
             Planted::Device(lie) => format!("device:{lie}"),
         }
+    }
+
+    /// The scenario that shows it: its name among those of the repository, and its text.
+    pub fn scenario(&self) -> (&'static str, &'static str) {
+        if *self == Planted::Device(DROP_FLUSH) { CUT } else { CLEAN }
     }
 
     /// The one of this name.
@@ -130,8 +141,10 @@ mod tests {
     }
 
     #[test]
-    fn the_scenario_is_one_that_can_be_run() {
-        let scenario = crate::scenario::parse(std::path::Path::new("canary.json"), SCENARIO).unwrap();
-        assert!(scenario.kernels.include("6.1") && scenario.script.normalized().contains("rules"));
+    fn the_scenarios_are_such_as_can_be_run() {
+        for (_, text) in [CLEAN, CUT] {
+            let scenario = crate::scenario::parse(std::path::Path::new("canary.json"), text).unwrap();
+            assert!(scenario.kernels.include("6.1") && scenario.script.normalized().contains("rules"));
+        }
     }
 }

@@ -173,7 +173,7 @@ impl Guests {
     }
 
     fn canary(&mut self, planted: &Planted, args: &mut Run, line: &mut ResultLine) -> Result<Judged, Failure> {
-        let scenario = scenario::parse(Path::new("canary.json"), canary::SCENARIO)?;
+        let scenario = scenario::parse(Path::new("canary.json"), planted.scenario().1)?;
         match planted {
             Planted::Replica(mistake) => args.canary = Some(mistake.name().to_owned()),
             Planted::Device(lie) => args.planted_lie = Some((*lie).to_owned()),
@@ -282,13 +282,15 @@ fn repro(common: &Common, group: &Group, work: &Work) -> String {
     match (&work.unit, &work.source) {
         (Unit::Canary(Canary::Replica), Source::Planted(Planted::Replica(mistake))) => {
             format!(
-                "guest-tests run guest-tests/scenarios/clean-interleaved.json --kernel {kernel} --canary {}",
+                "guest-tests run guest-tests/scenarios/{}.json --kernel {kernel} --canary {}",
+                Planted::Replica(*mistake).scenario().0,
                 mistake.name()
             )
         }
         (_, Source::Planted(Planted::Device(lie))) => {
             format!(
-                "guest-tests run guest-tests/scenarios/clean-interleaved.json --kernel {kernel} --planted-lie {lie}"
+                "guest-tests run guest-tests/scenarios/{}.json --kernel {kernel} --planted-lie {lie}",
+                Planted::Device(lie).scenario().0
             )
         }
         (_, Source::File(path)) => format!("guest-tests run {} --kernel {kernel}", quote(&path.display().to_string())),

@@ -5,7 +5,7 @@ use crate::failure::exit;
 use crate::judge::{Judged, Recorded};
 use crate::triage;
 use crate::verdict::{self, Verdict};
-use night_results::{Compared, Outcome, ResultLine, VerdictWord};
+use night_results::{Compared, Outcome, PowerCuts, ResultLine, VerdictWord};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +31,14 @@ pub fn fill(line: &mut ResultLine, recorded: &Recorded, judged: &Judged) {
         requests: verdict.compared.requests,
         responses: verdict.compared.responses,
     };
+    line.power_cuts = recorded.host.cuts.as_ref().map(|cuts| PowerCuts {
+        cuts: cuts.cuts,
+        states: cuts.states,
+        judged: cuts.judged,
+        promised_files: cuts.promised_files,
+        losses: cuts.losses,
+        bad: cuts.bad.len() as u64,
+    });
 }
 
 fn outcome(verdict: &Verdict) -> Outcome {

@@ -7,7 +7,6 @@ use super::queue::{Fresh, Group, Kernels, Queue, Source, Work, old};
 use super::seeds::SeedRange;
 use crate::failure::{At, Failure};
 use crate::scenario;
-use fault_injection::Then;
 use night_results::{HostFacts, NightJson, Seed, Shard, Unit, Versions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -168,10 +167,6 @@ fn standing(args: &Nightly, kernels: &NightKernels, shard: Shard, first: Seed) -
     let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
     for (n, file) in scenario_files(args)?.into_iter().enumerate() {
         let scenario = scenario::load(&file)?;
-        // The states of its cuts are `crash-states`' to look at.
-        if scenario.script.power_cuts().contains(&Then::Snapshot) {
-            continue;
-        }
         let fits = |kernel: &&String| {
             let release = kernels.releases.get(*kernel).unwrap_or(kernel);
             scenario.kernels.include(release)

@@ -218,6 +218,7 @@ fn describe<'f>(recorded: &Recorded, finding: &'f Finding) -> Found<'f> {
         return Found { said: promise::AFTER_ABORT.to_owned(), after_abort: true, finding };
     }
     let more = match finding.id.as_str() {
+        _ if findings::is_after_cut(finding) => Some(after_cut(recorded, finding)),
         findings::UNEXPECTED_RESULT => result_of(recorded, finding),
         findings::ERRNO_NOT_ALLOWED => unexplained_result(recorded, finding),
         findings::KERNEL_COMPLAINT => {
@@ -240,6 +241,22 @@ fn describe<'f>(recorded: &Recorded, finding: &'f Finding) -> Found<'f> {
 /// The first line in which the kernel complains of anything but that it stood still.
 fn complaint(recorded: &Recorded) -> Option<&str> {
     recorded.complaints().into_iter().find(|line| !findings::is_stall(line))
+}
+
+/// `after a power cut: bytes`, and what a checker said of a file system that is none.
+fn after_cut(recorded: &Recorded, finding: &Finding) -> String {
+    let states = recorded.host.cuts.iter().flat_map(|cuts| &cuts.bad);
+    let what = match finding.id.as_str() {
+        findings::FILE_SYSTEM_DAMAGED => states
+            .filter_map(|state| state.damage.as_ref())
+            .map(|(step, said)| format!("{step}: {}", words::normalised(findings::telling(said))))
+            .next()
+            .unwrap_or_default(),
+        _ if finding.offset.is_some() => "bytes".to_owned(),
+        _ if finding.what.contains("bytes long") => "size".to_owned(),
+        _ => "name".to_owned(),
+    };
+    format!("after a power cut: {what}")
 }
 
 /// `fsync: EIO where success was expected`

@@ -1,7 +1,7 @@
 //! What was tried: faults by action, request, class and answer; pairs of the replica. Never fired and never armed look apart.
 
 use super::{Told, section, table};
-use crate::coverage::{Cell, Coverage};
+use crate::coverage::{Cell, Coverage, CutsCovered};
 use crate::rate::percent;
 use crate::universe::{self, CLASSES, Fault, NO_BLOCKS, NOT_LOOKED};
 use html_page::escape;
@@ -18,8 +18,25 @@ pub(super) fn faults(told: &Told<'_>) -> String {
         covered.fired,
         share(covered.fired),
     );
-    let inside = lead + &matrix(&told.coverage) + &never_fired(&told.coverage) + &beyond(&told.coverage);
+    let inside = lead
+        + &power_cuts(told.summary.coverage.power_cuts)
+        + &matrix(&told.coverage)
+        + &never_fired(&told.coverage)
+        + &beyond(&told.coverage);
     section("faults", "Faults tried", &inside)
+}
+
+/// What became of power cuts after which the guest goes on; nothing where no script had one.
+fn power_cuts(of: CutsCovered) -> String {
+    let CutsCovered { scenarios, never_came, nothing_promised, cuts, states, judged, losses, bad } = of;
+    if scenarios == 0 {
+        return String::new();
+    }
+    format!(
+        "<p>Power cuts: {scenarios} scenarios had some, {cuts} came; of {states} states that they may have left {judged} were judged, \
+         and {bad} are bad; {losses} lack what was fsynced because the cache lies. In {never_came} scenarios none came, in \
+         {nothing_promised} nothing had been fsynced before: these say nothing of durability.</p>"
+    )
 }
 
 const LEGEND: &str = "<p class=\"legend small\"><span class=\"cell fired\">12</span> fired, so often \

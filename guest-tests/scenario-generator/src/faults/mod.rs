@@ -9,6 +9,7 @@
 //! of the machine would move them.
 
 mod actions;
+mod cuts;
 mod matching;
 
 use crate::draw::{Stream, Streams};
@@ -40,6 +41,8 @@ pub struct Drawn {
     pub lying: bool,
     /// The power may go before the workload is over.
     pub ends_early: bool,
+    /// The disk may leave the guest for a while.
+    disconnects: bool,
 }
 
 /// Draws a script for a disk of this shape and a workload with files of these names.
@@ -71,7 +74,8 @@ pub fn draw(
         faults.event("larger", json!({"mark": "large"}), json!({"capacity_sectors": shrink.large_sectors}));
     }
     let seed = streams.named("decisions").between(0, MOST_SEED);
-    Drawn { lying: faults.lying, ends_early: faults.ends_early, script: faults.script(seed) }
+    let disconnects = faults.events.iter().any(|event| event["do"].get("disconnect").is_some());
+    Drawn { lying: faults.lying, ends_early: faults.ends_early, disconnects, script: faults.script(seed) }
 }
 
 impl Faults<'_> {
