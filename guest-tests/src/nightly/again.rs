@@ -23,6 +23,9 @@ const LOOKED_AT: u32 = 3;
 /// Folders of one signature that are kept; of a thousand the seed is enough.
 pub const KEPT: u32 = 10;
 
+/// Of these, so many keep what their power cuts have left, with the disk's image beside it.
+pub const STATES_KEPT: u32 = 3;
+
 /// Candidates that are run to make one smaller.
 const SHRINK_RUNS: usize = 150;
 

@@ -156,6 +156,10 @@ impl Guests {
             super::folder::remove(folder)?;
         } else {
             write_all(folder, recorded, judged)?;
+            if turn >= again::STATES_KEPT {
+                let run = folder::RunFolder::open(folder)?;
+                [folder::STATES, folder::IMAGE].into_iter().try_for_each(|name| run.remove(name))?;
+            }
         }
         if line.outcome != Outcome::Failed {
             return Ok(());

@@ -42,6 +42,11 @@ pub fn of(recorded: &Recorded, finding: &Finding) -> Promise {
     let Some(first_error) = modelled::facts(recorded).first_error.filter(|first| *first > 0) else {
         return Promise::Other;
     };
+    if findings::is_after_cut(finding) {
+        // The states are gone: what is sure is only that all there was of promises came from then on.
+        let earlier = recorded.ops.iter().any(|line| line.index < first_error && line.succeeded() && is_promise(line));
+        return if earlier { Promise::Other } else { Promise::AfterAbort };
+    }
     let honest: Vec<OpLine> = recorded.ops.iter().map(|line| told_the_truth(line, first_error)).collect();
     let followed = modelled::follow_ops(recorded, &honest);
     let left = findings::not_allowed(&followed.followed.misfits, &honest, &followed.facts);
@@ -50,6 +55,11 @@ pub fn of(recorded: &Recorded, finding: &Finding) -> Promise {
         true => Promise::Other,
         false => Promise::AfterAbort,
     }
+}
+
+fn is_promise(line: &OpLine) -> bool {
+    use Action::{Fdatasync, Fsync, MmapWrite, Remount, Sync};
+    matches!(line.args.action, Fsync { .. } | Fdatasync { .. } | Sync {} | Remount {} | MmapWrite { msync: true, .. })
 }
 
 /// With an error, if it is an fsync that succeeded from then on.
