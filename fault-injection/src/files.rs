@@ -173,7 +173,8 @@ pub(crate) fn part(known: &[Stretch], sector: u64, sectors: u64) -> Vec<Stretch>
         let (start, stop) = (stretch.sector.max(sector), (stretch.sector + stretch.sectors).min(end));
         let blocks = start.saturating_sub(stretch.sector) / u64::from(stretch.block_sectors.max(1));
         let file_block = stretch.file_block.map(|first| first + blocks);
-        (start < stop).then_some(Stretch { sector: start, sectors: stop - start, file_block, ..*stretch })
+        // Not `then_some`: what lies elsewhere has no length to be worked out.
+        (start < stop).then(|| Stretch { sector: start, sectors: stop - start, file_block, ..*stretch })
     };
     known.iter().filter_map(cut).collect()
 }

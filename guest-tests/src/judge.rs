@@ -432,8 +432,8 @@ fn durability(recorded: &Recorded, bad_states: bool) -> Check {
         Some(left) if left.not_judged.is_none() && left.promised_files > 0 => Check::Pass,
         Some(_) => Check::NotRun,
         None => match &recorded.host.cuts {
-            // A cache that lies keeps no promise: that is told, and is no pass.
-            Some(cuts) if cuts.promised_files > 0 && cuts.losses == 0 => Check::Pass,
+            // A disk that lies keeps no promise: that is told, and is no pass.
+            Some(cuts) if cuts.promised_files > 0 && cuts.losses == 0 && cuts.bad.is_empty() => Check::Pass,
             _ => recorded.crash_states.unwrap_or(Check::NotRun),
         },
     }
