@@ -95,7 +95,7 @@ mod tests {
     fn what_stands_together_with_a_writer_is_one_step_and_the_rest_are_steps_of_their_own() {
         assert_eq!(steps(&ops(&[])), []);
         assert_eq!(steps(&ops(&[0, 0, 1, 2, 1, 0, 3, 3])), [0..1, 1..2, 2..5, 5..6, 6..8]);
-        assert_eq!(steps(&ops(&[1, 2])), [0..2]);
+        assert_eq!(steps(&ops(&[1, 2, 0])), [0..2, 2..3]);
     }
 
     #[test]

@@ -49,7 +49,8 @@ impl<O: Oracle> Search<'_, O> {
                     let mut place = 0;
                     ops.retain(|op| {
                         place += 1;
-                        !range.contains(&(place - 1)) || op["writer"].to_string() != writer
+                        let its = op["writer"].to_string();
+                        !range.contains(&(place - 1)) || its != writer
                     });
                 });
                 if self.attempt_if_any(&format!("without writer {writer}"), without)? {
