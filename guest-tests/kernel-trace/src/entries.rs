@@ -400,10 +400,12 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// Tells that the interrupt of this CPU takes a step, which with one CPU follows from the answer alone.
+    /// Tells that the interrupt of this CPU takes a step, which with one CPU follows from the answer alone. A bio that ends in
+    /// a task's own hands was refused where it was submitted; that belongs to no answer.
     fn completion_goes_on(&mut self, at: usize, key: Key) {
-        let request = self.completing.get(&self.events[at].cpu).copied();
-        if let Some(request) = request.filter(|_| self.several_cpus) {
+        let event = &self.events[at];
+        let request = self.completing.get(&event.cpu).copied();
+        if let Some(request) = request.filter(|_| self.several_cpus && event.interrupt) {
             self.put_out(key, Body::Stimulus(Stimulus::CompletionGoesOn { request }), at);
         }
     }
