@@ -606,6 +606,11 @@ impl Action {
         }
     }
 
+    /// Whether it may leave a sector that is part new, part old, which no disk does that writes whole sectors or none.
+    pub fn tears_sectors(&self) -> bool {
+        matches!(self, Action::Partial { amount: Amount::Bytes(bytes), .. } if bytes % SECTOR_BYTES != 0)
+    }
+
     /// Whether it answers OK to what is not so.
     pub fn lies(&self) -> bool {
         match self {

@@ -12,6 +12,7 @@ use crate::parse::{Expect, parse};
 use crate::power_cut::{Strategy, Subset, Then, Unflushed};
 use crate::problem::{Problem, Problems};
 use crate::ranges::Ranges;
+use crate::request::Op;
 use crate::rule::{Action, Place, Point, Rule, Scope};
 
 /// One script file.
@@ -297,6 +298,12 @@ impl Script {
         let of_event = |event: &&Event| cuts && matches!(event.happens, Happens::PowerCut { .. });
         let rules = self.rules.iter().filter(of_rule).map(|rule| rule.id.as_str());
         rules.chain(self.events.iter().filter(of_event).map(|event| event.id.as_str())).collect()
+    }
+
+    /// Rules by which a write may end in the middle of a sector, whatever is answered.
+    pub fn tears_sectors(&self) -> Vec<&str> {
+        let tears = |rule: &&Rule| rule.action.tears_sectors() && rule.matches.op.has(Op::Write);
+        self.rules.iter().filter(tears).map(|rule| rule.id.as_str()).collect()
     }
 
     /// Whether the device leaves its front-end by itself: by an event, or at a power cut.

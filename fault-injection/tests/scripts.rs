@@ -236,6 +236,17 @@ fn what_a_run_owes_to_chance_is_named() {
 }
 
 #[test]
+fn a_write_that_ends_within_a_sector_breaks_the_disks_word_whatever_is_answered() {
+    let script = r#"{"faultscript":1,"rules":[
+        {"id":"torn","match":{"op":"write"},"action":{"partial":{"bytes":700,"status":"ioerr"}}},
+        {"id":"whole","match":{"op":"write"},"action":{"partial":{"bytes":1024,"status":"ioerr"}}},
+        {"id":"read","match":{"op":"read"},"action":{"partial":{"bytes":700,"status":"ioerr"}}}]}"#;
+    let script = load(&[Source { name: "s.json", text: script }]).expect("nothing wrong").script;
+    assert_eq!(script.tears_sectors(), ["torn"]);
+    assert!(script.lies().is_empty(), "an error is no lie");
+}
+
+#[test]
 fn a_script_explains_itself() {
     let script = r#"{"faultscript": 1, "name": "n", "seed": 7, "device": {"seg_max": 4}, "rules": [
  {"id": "slow", "match": {"op": "read"}, "action": {"delay": {"dist": "uniform", "min_us": 1, "max_us": 9}}},

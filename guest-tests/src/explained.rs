@@ -52,7 +52,10 @@ pub fn lost_with_the_cache(cuts: &Cuts) -> Option<Explained> {
 impl Witness {
     /// Why the finding is none; none: nothing explains it.
     fn explains(&self, finding: &Finding) -> Option<String> {
-        let lied = || (self.lies > 0).then(|| format!("the disk answered OK to what was not so, {} times", self.lies));
+        let lied = || {
+            (self.lies > 0)
+                .then(|| format!("the disk answered OK to what was not so, or left half a sector, {} times", self.lies))
+        };
         let smaller = || self.became_smaller.then(|| "the disk became smaller".to_owned());
         let failed = || (self.failed > 0).then(|| format!("the disk failed {} requests", self.failed)).or_else(smaller);
         match finding.id.as_str() {

@@ -12,6 +12,7 @@ use fault_injection::event::Outcome;
 use fault_injection::{Happened, Then};
 use file_model::{Facts, Followed};
 use guest_init::job::Errno;
+use std::collections::BTreeSet;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -132,15 +133,16 @@ pub fn metadata_failed(recorded: &Recorded) -> bool {
         || recorded.ops.iter().filter_map(errno).any(|errno| errno == Errno(libc::EROFS))
 }
 
-/// How often the disk broke its word: by a rule or an event of the script, or by losing its power under a guest that goes on and is told
-/// nothing of what is gone.
+/// How often the disk broke its word: by a rule or an event of the script, by half a sector that it left behind, or by losing its power
+/// under a guest that goes on and is told nothing of what is gone.
 pub fn lies(recorded: &Recorded) -> u64 {
     let Ok(decisions) = &recorded.decisions else { return 0 };
     let script = &recorded.scenario.script;
     // A cut after which the guest goes on as if nothing had happened takes nothing from it, whatever the cache forgets.
     let spared = script.ids_of_cuts(Then::Snapshot);
     let lies = script.lies().into_iter().filter(|id| !spared.contains(id));
-    let told: u64 = lies.filter_map(|rule| decisions.fired.get(rule)).sum();
+    let rules: BTreeSet<&str> = lies.chain(script.tears_sectors()).collect();
+    let told: u64 = rules.into_iter().filter_map(|rule| decisions.fired.get(rule)).sum();
     let goes_on = script.power_cuts().contains(&Then::Disconnect);
     let by_rule = decisions.records.iter().filter(|record| matches!(record.outcome, Outcome::PowerCut {})).count();
     let by_event = decisions.events.iter().filter(|event| matches!(event.event, Happened::PowerCut {})).count();

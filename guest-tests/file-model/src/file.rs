@@ -254,12 +254,10 @@ impl File {
         }
     }
 
-    /// It is read from the disk anew, and something may have failed before: it is as long as the disk says. An error that nobody was told
-    /// of is still owed to the next fsync, unless the file system was `given_up` with everything that was under way.
-    pub fn read_anew(&mut self, given_up: bool) {
-        if given_up {
-            self.sync_failed();
-        }
+    /// It is read from the disk anew, and something may have failed before: it is as long as the disk says. What was not promised by
+    /// then no later fsync promises either, for what unmounting could not write the new mount has never known.
+    pub fn read_anew(&mut self) {
+        self.sync_failed();
         self.now = self.on_disk.clone();
     }
 

@@ -213,8 +213,7 @@ impl Walk<'_> {
     fn remounted(&mut self, done: bool, trouble: bool) {
         self.blind |= !done;
         if trouble {
-            let given_up = self.facts.metadata_failed;
-            self.state.files.iter_mut().for_each(|file| file.read_anew(given_up));
+            self.state.files.iter_mut().for_each(File::read_anew);
             if self.facts.metadata_failed {
                 self.state.names.lose_track();
             }
@@ -367,7 +366,6 @@ fn in_one(faults: &[&(Range<u64>, Fault)], seen: &Seen<'_>) -> Option<Misfit> {
 
 /// The first blocks that are not as they should be. `found`: first, how many, unwritten; ascending.
 fn wrong_blocks(wanted: &[(u64, Wanted)], found: &[(u64, u64, bool)]) -> Option<(Range<u64>, &'static str)> {
-    let last = found.last().map_or(0, |(first, count, _)| first + count);
     let ends = wanted.iter().skip(1).map(|(start, _)| *start).chain([u64::MAX]);
     wanted.iter().zip(ends).find_map(|((start, wanted), end)| {
         let over = found.iter().filter_map(|(first, count, unwritten)| {
@@ -379,7 +377,7 @@ fn wrong_blocks(wanted: &[(u64, Wanted)], found: &[(u64, u64, bool)]) -> Option<
                 (range.clone(), "are there, though nothing was ever put there or it was given back")
             });
         }
-        let gap = || first_gap(&(*start..end.min(last.max(start + 1))), &over);
+        let gap = || first_gap(&(*start..end), &over);
         if let Some(gap) = wanted.mapped.then(gap).flatten() {
             return Some((gap, "are not there, though they were written or allocated"));
         }
