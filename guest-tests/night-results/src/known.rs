@@ -1,6 +1,6 @@
 //! known.json: failures that somebody has looked at, with the reason.
 
-use crate::{Damage, Signature};
+use crate::{Damage, ResultLine, Signature};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// One entry.
@@ -50,6 +50,12 @@ impl Known {
     pub fn expired(&self, today: &str) -> bool {
         self.expires.as_deref().is_some_and(|day| day <= today)
     }
+}
+
+/// The entry that a result is, if any.
+pub fn known_as<'a>(known: &'a [Known], line: &ResultLine, today: &str) -> Option<&'a Known> {
+    let signature = line.signature.as_ref()?;
+    known.iter().find(|known| known.covers(signature, &line.series, today))
 }
 
 impl KnownKernels {

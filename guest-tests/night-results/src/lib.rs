@@ -18,7 +18,7 @@ mod unit;
 
 pub use asked::{HostFacts, NightJson, NightState, Shard, Versions};
 pub use error::Damage;
-pub use known::{Known, KnownKernels, read_known};
+pub use known::{Known, KnownKernels, known_as, read_known};
 pub use ledger::{Ledger, Torn, read_ledger};
 pub use line::{
     Again, Armed, Compared, Fired, Needed, Outcome, PowerCuts, ResultLine, Shrunk, Signature, Triage, VerdictWord,

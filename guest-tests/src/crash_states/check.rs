@@ -2,6 +2,7 @@
 
 use crate::failure::{At, Failure};
 use crate::programs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -139,6 +140,8 @@ fn e2fsck(options: &[&str], image: &Path) -> Result<(i32, String), Failure> {
         Failure::infrastructure("e2fsck is not installed", "run scripts/setup (Debian package e2fsprogs)")
     })?;
     let mut command = Command::new(&program);
+    // A group of its own: Ctrl-C is ours to answer, in between, and must not look like a program that failed.
+    command.process_group(0);
     let output = command.args(options).arg(image).env("LC_ALL", "C").output().at("start", &program)?;
     // With -p what it did is on stdout; stderr begins with its version.
     let said = String::from_utf8_lossy(&output.stdout).replace(&image.display().to_string(), "IMAGE");
@@ -147,8 +150,8 @@ fn e2fsck(options: &[&str], image: &Path) -> Result<(i32, String), Failure> {
         _ => {
             let error = String::from_utf8_lossy(&output.stderr);
             Err(Failure::infrastructure(
-                format!("e2fsck could not work on a state: {} {}", said.trim(), error.trim()),
-                "",
+                format!("e2fsck could not work on a state ({}): {} {}", output.status, said.trim(), error.trim()),
+                "look for memory and room that ran out, and run again",
             ))
         }
     }

@@ -1,7 +1,7 @@
 //! What a night makes of a failure, while its worker still has it: looked at again, and made smaller.
 //!
-//! Of each signature the first few are looked at again, and the first alone is made smaller: more of the same tell nothing more, and
-//! the night has other seeds to run. What nobody looked at says so (`not_tried`).
+//! Of each signature the first few are looked at again, and the first alone is made smaller, if it is news: more of the same tell
+//! nothing more, and the night has other seeds to run. What nobody looked at says so (`not_tried`).
 
 use super::guests::{Common, load};
 use super::queue::{Group, Source, Work};
@@ -11,7 +11,7 @@ use crate::scenario::Scenario;
 use crate::triage::again::Limits;
 use crate::triage::shrink;
 use crate::triage::together::{Wanted, examine};
-use night_results::{Again, Needed, Outcome, ResultLine, Seed, Shrunk, Signature, Triage, Unit};
+use night_results::{Again, Known, Needed, Outcome, ResultLine, Seed, Shrunk, Signature, Triage, Unit, known_as};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -29,14 +29,19 @@ pub const STATES_KEPT: u32 = 3;
 /// Candidates that are run to make one smaller.
 const SHRINK_RUNS: usize = 150;
 
-/// How many there were of each signature, over all workers of a night.
-#[derive(Debug, Default)]
-pub struct Done(Mutex<BTreeMap<String, u32>>);
+/// How many there were of each signature, over all workers of a night, and which are known.
+#[derive(Debug)]
+pub struct Done {
+    counts: Mutex<BTreeMap<String, u32>>,
+    known: Vec<Known>,
+    /// Of the night; what expires that day is news.
+    day: String,
+}
 
 impl Done {
     /// Those of a night that goes on.
-    pub fn of<'a>(lines: impl IntoIterator<Item = &'a ResultLine>) -> Done {
-        let done = Done::default();
+    pub fn of<'a>(lines: impl IntoIterator<Item = &'a ResultLine>, known: &[Known], day: &str) -> Done {
+        let done = Done { counts: Mutex::default(), known: known.to_vec(), day: day.to_owned() };
         for line in lines.into_iter().filter(|line| line.outcome != Outcome::Plain) {
             done.turn(line);
         }
@@ -47,10 +52,14 @@ impl Done {
     pub fn turn(&self, line: &ResultLine) -> u32 {
         let named = |signature: &Signature| format!("{}; {}", signature.id, signature.with.join("; "));
         let id = line.signature.as_ref().map_or_else(String::new, named);
-        let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = done.entry(id).or_default();
         *count += 1;
         *count - 1
+    }
+
+    fn is_known(&self, line: &ResultLine) -> bool {
+        known_as(&self.known, line, &self.day).is_some()
     }
 }
 
@@ -83,7 +92,7 @@ pub fn look(
     line.why = format!("{}; {}", line.why, told.why);
     if triage.again == Again::Infrastructure && triage.tried == 0 {
         line.outcome = Outcome::Infrastructure;
-    } else if turn == 0 && triage.needed == Some(Needed::Alone) {
+    } else if turn == 0 && triage.needed == Some(Needed::Alone) && !common.done.is_known(line) {
         triage.shrunk = make_smaller(line, group, folder, common)?;
     }
     if triage.needed == Some(Needed::Predecessors)

@@ -93,7 +93,7 @@ pub fn nightly(
     let night = folder.path().to_owned();
     let budget = args.budget().map(|budget| budget.saturating_sub(Duration::from_millis(state.worked_ms)));
     let deadline = budget.map(|budget| Instant::now() + budget);
-    let done = Arc::new(Done::of(ledger.lines.values()));
+    let done = Arc::new(Done::of(ledger.lines.values(), &known, asked.day()));
     let engine = Engine {
         queue: queue.into(),
         jobs: args.jobs(),

@@ -1,7 +1,7 @@
 //! What a night comes to: what is new, what is known, and the exit code. Pure.
 
 use crate::failure::exit;
-use night_results::{Canary, Known, Outcome, ResultLine, Unit};
+use night_results::{Canary, Known, Outcome, ResultLine, Unit, known_as};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -69,8 +69,7 @@ impl Sum {
             Outcome::Infrastructure => &mut self.infrastructure,
         } += 1;
         if line.outcome == Outcome::Failed {
-            let covers = |signature| known.iter().any(|known| known.covers(signature, &line.series, today));
-            let is_known = line.signature.as_ref().is_some_and(covers);
+            let is_known = known_as(known, line, today).is_some();
             note(if is_known { &mut self.known } else { &mut self.new }, line);
         }
     }
