@@ -26,7 +26,7 @@ use guest_init::job::Action;
 use guest_init::pattern::Run;
 use kernel_trace::Decoded;
 use std::collections::BTreeMap;
-use writeback_events::{RequestId, RequestStatus};
+use writeback_events::{OpId, RequestId, RequestStatus};
 
 /// What is read from a folder.
 pub struct Recorded {
@@ -329,7 +329,14 @@ fn find(recorded: &Recorded, modelled: &Modelled, expected: &Expectation) -> Vec
     let block_bytes = u64::from(recorded.scenario.filesystem.block_bytes);
     let mut found = Vec::new();
     if let (Ok(trace), Some(statuses)) = (&recorded.trace, statuses(recorded)) {
-        found.extend(findings::in_writeback(&Writeback { guest: &trace.entries, statuses: &statuses, block_bytes }));
+        let remount = |line: &&OpLine| matches!(line.args.action, Action::Remount {});
+        let remounts = recorded.ops.iter().filter(remount).map(|line| OpId(line.index)).collect();
+        found.extend(findings::in_writeback(&Writeback {
+            guest: &trace.entries,
+            statuses: &statuses,
+            block_bytes,
+            remounts: &remounts,
+        }));
     }
     // Where nobody could say beforehand what each operation gives, the model alone says what it may give.
     if !expected.open {

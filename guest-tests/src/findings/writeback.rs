@@ -20,11 +20,13 @@ pub struct Writeback<'a> {
     pub statuses: &'a BTreeMap<RequestId, RequestStatus>,
     /// Block size of the file system.
     pub block_bytes: u64,
+    /// Operations that unmount the file system and mount it again.
+    pub remounts: &'a BTreeSet<OpId>,
 }
 
 /// Walks the trace once.
 pub fn find(input: &Writeback<'_>) -> Vec<Finding> {
-    let mut walk = Walk { block_bytes: input.block_bytes, ..Walk::default() };
+    let mut walk = Walk { block_bytes: input.block_bytes, remounts: input.remounts.clone(), ..Walk::default() };
     for (at, entry) in input.guest.iter().enumerate() {
         walk.see(at, entry, input.statuses);
     }
@@ -70,6 +72,9 @@ struct Sync {
 #[derive(Debug, Default)]
 struct Walk {
     block_bytes: u64,
+    remounts: BTreeSet<OpId>,
+    /// The last operation that began is one of them.
+    remounts_now: bool,
     inode_of: BTreeMap<IoEndId, Ino>,
     bios: BTreeMap<BioId, Bio>,
     extents: BTreeMap<Ino, Vec<Extent>>,
@@ -106,9 +111,7 @@ impl Walk {
             Stimulus::RequestAnswered { request, status } => self.answered(at, request, Some(status)),
             Stimulus::ConversionResult { task, errno } => self.conversion_result(task, errno),
             Stimulus::InodeEvicted { ino, deleted: true } => self.deleted(ino),
-            Stimulus::OpBegins { op, kind: OpKind::Fsync { ino }, .. } => {
-                self.syncs.push(Sync { op, ino, begin: at, end: None });
-            }
+            Stimulus::OpBegins { op, kind, .. } => self.op_begins(at, op, kind),
             _ => {}
         }
     }
@@ -129,6 +132,23 @@ impl Walk {
             Response::OpResult { op, errno } => self.op_ended(at, op, errno),
             _ => {}
         }
+    }
+
+    fn op_begins(&mut self, at: usize, op: OpId, kind: OpKind) {
+        if self.remounts_now {
+            self.remounted();
+        }
+        self.remounts_now = self.remounts.contains(&op);
+        if let OpKind::Fsync { ino } = kind {
+            self.syncs.push(Sync { op, ino, begin: at, end: None });
+        }
+    }
+
+    /// A new mount has never known of what an earlier one could not write, and owes it to nobody.
+    fn remounted(&mut self) {
+        let its = std::mem::take(&mut self.refused);
+        let syncs = std::mem::take(&mut self.syncs);
+        self.unreported.extend(unreported(&its, &syncs));
     }
 
     /// A file is gone. Another may get its number, and that one owes nothing.

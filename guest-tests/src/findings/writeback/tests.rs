@@ -6,6 +6,7 @@ const INO: Ino = Ino(12);
 const T: TaskId = TaskId(1);
 const WORKER: TaskId = TaskId(9);
 const E: IoEndId = IoEndId(1);
+const REMOUNT: OpId = OpId(9);
 
 fn entries(bodies: Vec<(TaskId, Body)>) -> Vec<Entry> {
     let entry = |(seq, (task, body))| Entry { seq, cpu: 0, task, interrupt: false, body };
@@ -22,6 +23,10 @@ fn re(response: Response) -> (TaskId, Body) {
 
 fn begins(op: u32) -> (TaskId, Body) {
     st(Stimulus::OpBegins { task: T, op: OpId(op), kind: OpKind::Fsync { ino: INO } })
+}
+
+fn remounts() -> (TaskId, Body) {
+    st(Stimulus::OpBegins { task: T, op: REMOUNT, kind: OpKind::Other })
 }
 
 fn result(op: u32, errno: Errno) -> (TaskId, Body) {
@@ -62,7 +67,8 @@ fn conversion(errno: Errno) -> Vec<(TaskId, Body)> {
 fn found(bodies: Vec<(TaskId, Body)>, refused: &[u64]) -> Vec<Finding> {
     let status = |id: u64| if refused.contains(&id) { RequestStatus::Ioerr } else { RequestStatus::Ok };
     let statuses = (1..=2).map(|id| (RequestId(id), status(id))).collect();
-    find(&Writeback { guest: &entries(bodies), statuses: &statuses, block_bytes: 4096 })
+    let remounts = BTreeSet::from([REMOUNT]);
+    find(&Writeback { guest: &entries(bodies), statuses: &statuses, block_bytes: 4096, remounts: &remounts })
 }
 
 fn ids(findings: &[Finding]) -> Vec<&str> {
@@ -133,6 +139,21 @@ fn an_error_in_the_background_is_owed_to_the_next_fsync_even_if_the_guest_saw_no
     let mut bodies = two_bios();
     bodies.extend([answered(1), end_bio(1, 0), answered(2), end_bio(2, 0), begins(4), result(4, 0)]);
     assert_eq!(ids(&found(bodies, &[2])), [ERROR_NOT_REPORTED]);
+}
+
+#[test]
+fn an_error_of_an_unmount_or_of_before_is_owed_to_no_fsync_of_the_next_mount() {
+    let silent = || [begins(4), result(4, 0)];
+    let failed = || [answered(1), end_bio(1, 0), answered(2), end_bio(2, -5)];
+    let during = [two_bios(), vec![remounts()], failed().into(), silent().into()].concat();
+    let before = [two_bios(), failed().into(), vec![remounts()], silent().into()].concat();
+    let owed = [two_bios(), failed().into(), silent().into(), vec![remounts(), begins(5), result(5, 0)]].concat();
+    let after = [vec![remounts(), begins(3), result(3, 0)], two_bios(), failed().into(), silent().into()].concat();
+    for (bodies, expected) in
+        [(during, &[][..]), (before, &[]), (owed, &[ERROR_NOT_REPORTED]), (after, &[ERROR_NOT_REPORTED])]
+    {
+        assert_eq!(ids(&found(bodies, &[2])), expected);
+    }
 }
 
 #[test]
