@@ -181,7 +181,7 @@ fn one_bug_has_one_name_however_it_was_brought_about() {
     let stall =
         "[ 9.0] rcu: INFO: rcu_preempt self-detected stall on CPU\n[ 9.0] Call Trace:\n[ 9.0]  delay_tsc+0x1/0x2\n";
     let with = look(&|recorded| recorded.kernel_log.push_str(stall));
-    assert!(with.iter().any(|with| with.contains("self-detected stall")), "{with:?}");
+    assert_eq!(with, original.with, "a machine that is slow is no finding");
     // A read that gave it away is gone.
     look(&|recorded| recorded.ops.clear());
 }
