@@ -3,7 +3,7 @@
 //! A stall (of RCU, a lockup) is no place: its trace shows what happened to be running on a machine that had too much to do.
 
 use super::words::{function, without_time};
-use crate::findings::is_stall;
+use crate::findings::{is_grave, is_stall};
 
 /// So many name the place; those further down are how the thread came to live.
 const KEPT: usize = 4;
@@ -42,27 +42,9 @@ const EVERYWHERE: &[&str] = &[
     "lockdep_",
 ];
 
-/// What a complaint with a call trace has in its first line.
-const COMPLAINTS: &[&str] = &[
-    "BUG:",
-    "kernel BUG at",
-    "WARNING:",
-    "Oops:",
-    "general protection fault",
-    "Kernel panic",
-    "blocked for more than",
-    "UBSAN:",
-    "inconsistent lock state",
-    "possible circular locking dependency",
-    "possible recursive locking",
-    "suspicious RCU usage",
-    "refcount_t:",
-    "corruption",
-];
-
 /// Functions of the call trace behind the first complaint, innermost first; empty: the log has none.
 pub fn of_log(log: &str) -> Vec<String> {
-    let complains = |line: &str| COMPLAINTS.iter().any(|words| line.contains(words)) && !is_stall(line);
+    let complains = |line: &str| is_grave(line) && !is_stall(line);
     let behind = log.lines().map(without_time).skip_while(|line| !complains(line)).take(REACH);
     let mut lines = behind.skip_while(|line| !begins(line));
     let Some(first) = lines.next() else { return Vec::new() };
