@@ -77,7 +77,7 @@ impl Witness {
 mod tests {
     use super::*;
     use crate::findings::{
-        CONVERTED_AFTER_FAILED_WRITE, ERRNO_NOT_ALLOWED, ERROR_NOT_REPORTED, KINDS, UNEXPECTED_RESULT,
+        CONVERTED_AFTER_FAILED_WRITE, ERRNO_NOT_ALLOWED, ERROR_FORGOTTEN, ERROR_NOT_REPORTED, KINDS, UNEXPECTED_RESULT,
     };
 
     fn left(witness: &Witness, findings: &[Finding]) -> Vec<String> {
@@ -100,6 +100,7 @@ mod tests {
             CONVERTED_AFTER_FAILED_WRITE,
             STALE_DATA_READ,
             ERROR_NOT_REPORTED,
+            ERROR_FORGOTTEN,
             WRITTEN_DATA_LOST,
             CORRUPT_DATA_RETURNED,
             UNEXPECTED_RESULT,
@@ -126,7 +127,8 @@ mod tests {
     fn a_disk_that_lies_explains_wrong_data_and_no_error_that_was_kept_back() {
         let findings: Vec<Finding> = KINDS.iter().map(|id| Finding::new(id, "")).collect();
         let lying = Witness { lies: 1, ..QUIET };
-        let expected = [CONVERTED_AFTER_FAILED_WRITE, ERROR_NOT_REPORTED, UNEXPECTED_RESULT, ERRNO_NOT_ALLOWED];
+        let expected =
+            [CONVERTED_AFTER_FAILED_WRITE, ERROR_NOT_REPORTED, ERROR_FORGOTTEN, UNEXPECTED_RESULT, ERRNO_NOT_ALLOWED];
         assert_eq!(left(&lying, &findings), expected);
     }
 

@@ -19,6 +19,8 @@ pub const CONVERTED_AFTER_FAILED_WRITE: &str = "converted-after-failed-write";
 pub const STALE_DATA_READ: &str = "stale-data-read";
 /// The device refused a file's data, and the file's next fsync returned 0.
 pub const ERROR_NOT_REPORTED: &str = "error-not-reported";
+/// The device refused a file's data, and neither the unmounting nor the file's first fsync of the next mount says so.
+pub const ERROR_FORGOTTEN: &str = "error-forgotten";
 /// Write and fsync succeeded, and a later read gives neither that data nor newer.
 pub const WRITTEN_DATA_LOST: &str = "written-data-lost";
 /// A read succeeded, and gave bytes that are neither what was written, nor zeros, nor the disk's past.
@@ -46,6 +48,7 @@ pub const KINDS: &[&str] = &[
     CONVERTED_AFTER_FAILED_WRITE,
     STALE_DATA_READ,
     ERROR_NOT_REPORTED,
+    ERROR_FORGOTTEN,
     WRITTEN_DATA_LOST,
     CORRUPT_DATA_RETURNED,
     FILE_SYSTEM_DAMAGED,

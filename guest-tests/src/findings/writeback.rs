@@ -1,6 +1,6 @@
 //! Findings in the trace of the writeback path: what was converted although it was not written, which errors were kept from fsync.
 
-use super::{CONVERTED_AFTER_FAILED_WRITE, ERROR_NOT_REPORTED};
+use super::{CONVERTED_AFTER_FAILED_WRITE, ERROR_FORGOTTEN, ERROR_NOT_REPORTED};
 use crate::verdict::Finding;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -58,6 +58,8 @@ struct Refused {
     ino: Ino,
     io_end: IoEndId,
     request: RequestId,
+    /// The file system was unmounted before anybody was told.
+    forgotten: bool,
 }
 
 /// One fsync of a file.
@@ -144,11 +146,14 @@ impl Walk {
         }
     }
 
-    /// A new mount has never known of what an earlier one could not write, and owes it to nobody.
+    /// A new mount knows nothing of what an earlier one could not write. What no fsync was asked about by then is forgotten.
     fn remounted(&mut self) {
-        let its = std::mem::take(&mut self.refused);
         let syncs = std::mem::take(&mut self.syncs);
-        self.unreported.extend(unreported(&its, &syncs));
+        let was_asked = |refused: &Refused| !syncs_after(refused, &syncs).is_empty();
+        let (asked, rest) = self.refused.drain(..).partition(was_asked);
+        self.refused = rest;
+        self.refused.iter_mut().for_each(|refused| refused.forgotten = true);
+        self.unreported.extend(unreported(&asked, &syncs));
     }
 
     /// A file is gone. Another may get its number, and that one owes nothing.
@@ -172,7 +177,7 @@ impl Walk {
         let io_ends: BTreeSet<IoEndId> = carried.iter().map(|bio| self.bios[bio].io_end).collect();
         for io_end in io_ends {
             if let Some(&ino) = self.inode_of.get(&io_end) {
-                self.refused.push(Refused { at, ino, io_end, request });
+                self.refused.push(Refused { at, ino, io_end, request, forgotten: false });
             }
         }
     }
@@ -242,17 +247,19 @@ impl Walk {
 /// error came, so then the next one may report it as well. Where no fsync follows, nothing is owed. One of another writer that
 /// begins before that one ends may look before it, and be told in its place: the file has one descriptor.
 fn unreported(refused: &[Refused], syncs: &[Sync]) -> Vec<Finding> {
-    let mut told: BTreeMap<(Ino, OpId), (&Refused, usize)> = BTreeMap::new();
+    let mut told: BTreeMap<(Ino, OpId, bool), (&Refused, usize)> = BTreeMap::new();
     for refusal in refused {
         if let Some(silent) = silent_sync(refusal, syncs) {
-            told.entry((refusal.ino, silent)).and_modify(|(_, count)| *count += 1).or_insert((refusal, 1));
+            told.entry((refusal.ino, silent, refusal.forgotten))
+                .and_modify(|(_, count)| *count += 1)
+                .or_insert((refusal, 1));
         }
     }
-    told.into_iter().map(|((ino, op), (first, count))| finding_of_silence(ino, op, first, count)).collect()
+    told.into_iter().map(|((ino, op, _), (first, count))| finding_of_silence(ino, op, first, count)).collect()
 }
 
-/// The fsync that should have reported, if none did.
-fn silent_sync(refusal: &Refused, syncs: &[Sync]) -> Option<OpId> {
+/// Those of the file that ended after it was refused, in the order they began, with what they returned.
+fn syncs_after(refusal: &Refused, syncs: &[Sync]) -> Vec<(Sync, Errno)> {
     let mut after: Vec<(Sync, Errno)> = Vec::new();
     for sync in syncs.iter().filter(|sync| sync.ino == refusal.ino) {
         match sync.end {
@@ -261,6 +268,12 @@ fn silent_sync(refusal: &Refused, syncs: &[Sync]) -> Option<OpId> {
         }
     }
     after.sort_by_key(|(sync, _)| sync.begin);
+    after
+}
+
+/// The fsync that should have reported, if none did.
+fn silent_sync(refusal: &Refused, syncs: &[Sync]) -> Option<OpId> {
+    let after = syncs_after(refusal, syncs);
     let under_way = after.iter().take_while(|(sync, _)| sync.begin < refusal.at).count();
     let next_ends = after.get(under_way).and_then(|(sync, _)| sync.end).map_or(0, |(end, _)| end);
     let beside = after.iter().skip(under_way + 1).take_while(|(sync, _)| sync.begin < next_ends).count();
@@ -270,11 +283,15 @@ fn silent_sync(refusal: &Refused, syncs: &[Sync]) -> Option<OpId> {
 }
 
 fn finding_of_silence(ino: Ino, op: OpId, first: &Refused, count: usize) -> Finding {
+    let (id, of_which) = match first.forgotten {
+        true => (ERROR_FORGOTTEN, " of the next mount"),
+        false => (ERROR_NOT_REPORTED, ""),
+    };
     let what = format!(
-        "the device refused {count} write(s) of inode {ino} (first: request {}), and fsync (operation {op}) returned 0",
+        "the device refused {count} write(s) of inode {ino} (first: request {}), and fsync{of_which} (operation {op}) returned 0",
         first.request
     );
-    Finding { io_end: Some(first.io_end.0), op: Some(op.0), ino: Some(ino.0), ..Finding::new(ERROR_NOT_REPORTED, what) }
+    Finding { io_end: Some(first.io_end.0), op: Some(op.0), ino: Some(ino.0), ..Finding::new(id, what) }
 }
 
 #[cfg(test)]

@@ -222,6 +222,7 @@ pub fn finding_meaning(id: &str) -> Option<&'static str> {
         }
         "stale-data-read" => "A read gave data that was never written to this file: what the blocks held before.",
         "error-not-reported" => "A write failed, and no fsync told the program so.",
+        "error-forgotten" => "A write failed, and after an unmount nobody knows of it any more.",
         "written-data-lost" => "Data that an fsync had confirmed was not there any more.",
         "file-system-damaged" => "The file system is damaged although the guest unmounted it cleanly.",
         "kernel-complaint" => "The guest's kernel itself logged that something is wrong.",

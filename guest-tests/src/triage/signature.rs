@@ -177,6 +177,7 @@ const RANK: &[&str] = &[
     findings::CORRUPT_DATA_RETURNED,
     findings::FILE_LOST,
     findings::WRITTEN_DATA_LOST,
+    findings::ERROR_FORGOTTEN,
     findings::CONTENTS_NOT_ALLOWED,
     findings::STALE_DATA_READ,
     findings::NAME_NOT_ALLOWED,
