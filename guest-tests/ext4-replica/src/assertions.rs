@@ -149,7 +149,7 @@ impl Assertions {
     /// Takes a stimulus into account. They are the same for both sides.
     pub fn stimulus(&mut self, stimulus: &Stimulus) {
         match *stimulus {
-            Stimulus::FolioSubmitted { ino, index, .. } => {
+            Stimulus::FolioSubmitted { ino, index, .. } | Stimulus::FolioSkipped { ino, index, .. } => {
                 let fresh = self.inodes.entry(ino).or_default().writeback.insert(index);
                 self.check(fresh, Invariant::I11, Subject::Inode(ino), || {
                     format!("page {index} enters writeback while it is under writeback")

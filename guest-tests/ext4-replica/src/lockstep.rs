@@ -219,6 +219,7 @@ impl Lockstep {
                 self.extent_mapped(task, ino, lblk, len, unwritten)
             }
             Stimulus::FolioSubmitted { task, ino, index, order } => self.folio_submitted(task, ino, index, order),
+            Stimulus::FolioSkipped { task, ino, index } => self.folio_skipped(task, ino, index),
             Stimulus::BioOpened { task } => self.bio_opened(task),
             Stimulus::BioSubmitted { task, sector, bytes, sync } => self.bio_submitted(task, sector, bytes, sync),
             Stimulus::RequestIssued { request, op, sector, sectors } => {
@@ -325,6 +326,18 @@ impl Lockstep {
         }
         self.no_bio_across_hole(task, io_end, page, &written)?;
         self.run(Frame::BioWritePage { ino, page, at: BioWritePage::MarkBuffers(written.blocks) });
+        Ok(())
+    }
+
+    /// Whether a folio is clean is in no witness: the trace tells it. That it is within writepages, and not under writeback, is ours to say.
+    fn folio_skipped(&mut self, task: TaskId, ino: Ino, page: u64) -> Stepped {
+        if self.task(task).writepages.is_none_or(|(entered, _)| entered != ino) {
+            return Err(about_inode(ino, MisfitKind::NotInWritepages { task, ino }));
+        }
+        if self.path.state.inodes.get(&ino).is_some_and(|inode| inode.writeback.contains_key(&page)) {
+            return Err(about_inode(ino, MisfitKind::StillUnderWriteback { ino, page }));
+        }
+        self.responses.push(Response::EndPageWriteback { ino, page });
         Ok(())
     }
 

@@ -23,7 +23,7 @@ pub struct Misfit {
 pub enum MisfitKind {
     #[error("task {task} enters ext4_writepages on inode {ino}, but is already in it")]
     AlreadyInWritepages { task: TaskId, ino: Ino },
-    #[error("task {task} leaves ext4_writepages on inode {ino}, but has not entered it")]
+    #[error("task {task} leaves ext4_writepages on inode {ino} or is at work in it, but has not entered it")]
     NotInWritepages { task: TaskId, ino: Ino },
     #[error("task {task} asks for an io_end while it still holds io_end {held}")]
     HoldsAnother { task: TaskId, held: IoEndId },

@@ -162,6 +162,7 @@ impl Walk {
             | Stimulus::InitIoEnd { .. }
             | Stimulus::WorkerStarts { .. }
             | Stimulus::BlocksMapped { .. }
+            | Stimulus::FolioSkipped { .. }
             | Stimulus::InodeEvicted { .. }
             | Stimulus::OpBegins { .. }
             | Stimulus::OpEnds { .. } => About::default(),

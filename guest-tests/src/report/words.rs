@@ -82,6 +82,7 @@ pub(super) fn stimulus(stimulus: &Stimulus) -> Words {
         Stimulus::FolioSubmitted { index, order, .. } => {
             words(format!("page {index} (order {order}) is handed to the bio code"), "page")
         }
+        Stimulus::FolioSkipped { index, .. } => words(format!("page {index} is clean, and passed over"), "skip"),
         Stimulus::BioOpened { .. } => words("a bio is opened".into(), "open"),
         Stimulus::BioSubmitted { sector, bytes, .. } => {
             words(format!("the open bio is submitted: sector {sector}, {}", size(bytes)), "submit")

@@ -73,6 +73,16 @@ pub enum Stimulus {
         /// The folio has `1 << order` pages.
         order: u8,
     },
+    /// `ext4_writepages` has a folio locked of which no buffer is to be written, and hands it to nobody: in kernels that clear the page cache's
+    /// tags there (6.12.117, 7.2) it enters and leaves writeback at once.
+    FolioSkipped {
+        /// Who.
+        task: TaskId,
+        /// Of which inode.
+        ino: Ino,
+        /// First page of the folio.
+        index: u64,
+    },
     /// The task opens a bio for its current io_end (`io_submit_init_bio`).
     BioOpened {
         /// Who.

@@ -107,6 +107,7 @@ fn stimulus(task: TaskId, words: &[&str]) -> Option<Stimulus> {
             Stimulus::FolioSubmitted { task, ino: inode(ino)?, index: number(index)?, order: order.parse().ok()? }
         }
         ["goes_on", rq] => Stimulus::CompletionGoesOn { request: request(rq)? },
+        ["skip", ino, index] => Stimulus::FolioSkipped { task, ino: inode(ino)?, index: number(index)? },
         ["open"] => Stimulus::BioOpened { task },
         ["submit", sector, bytes] => {
             Stimulus::BioSubmitted { task, sector: number(sector)?, bytes: number(bytes)?, sync: true }
