@@ -611,15 +611,14 @@ impl<'a> Maker<'a> {
             return;
         }
         if !self.handed_over.remove(&(ino, page)) {
-            // What is left of folios whose blocks could not be mapped (seen in 7.2.13, where mapping gave EUCLEAN) nobody follows.
-            if self.unmapped.contains(&ino) {
-                let what =
-                    format!("page {page} of inode {ino}, of which blocks could not be mapped before, leaves writeback");
-                return self.unplaced(at, format!("{what} without having been handed over"));
-            }
             if !self.events[at].interrupt && self.task(at).writepages == Some(ino) {
                 let task = self.task_id(at);
                 self.stimulus(at, Stimulus::FolioSkipped { task, ino, index: page });
+            } else if self.unmapped.contains(&ino) {
+                // What becomes of folios whose blocks could not be mapped, elsewhere than in writepages, nobody follows.
+                let what =
+                    format!("page {page} of inode {ino}, of which blocks could not be mapped before, leaves writeback");
+                return self.unplaced(at, format!("{what} without having been handed over"));
             }
         }
         self.response(at, Response::EndPageWriteback { ino, page });
