@@ -304,7 +304,7 @@ proptest! {
                     && request.sector < other.sector + other.sectors
             };
             let alone = !splits || !taken.iter().any(meets);
-            taken.extend(alone.then(|| request.clone()));
+            taken.extend(alone.then_some(*request));
             alone
         };
         let requests: Vec<Request> =
