@@ -46,6 +46,9 @@ mod tests {
         let stale = |how: &str| format!("finding: stale-data-read{how}; after error on write of file data");
         assert!(covers(&stale(" (blocks allocated as written)"), "6.12"));
         assert!(!covers(&stale(""), "6.12"), "with default options it is news");
+        let lost = "finding: written-data-lost; after error on write of file data";
+        let any = ["5.10", "6.1", "6.12", "7.2"].iter().any(|series| covers(lost, series));
+        assert!(!any, "more than one defect has this name: each loss is looked at");
     }
 
     #[test]
